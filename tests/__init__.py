@@ -1,0 +1,1 @@
+"""The test suite; start with ``reference.py``, the slow and obvious version of everything."""
