@@ -1,0 +1,103 @@
+"""Write a file completely or not at all.
+
+A reader must never meet half a model, and a failed command must leave the old output as it was. So every writer of this
+library fills a temporary file in the directory of the target, forces it to the disk, and only then renames it over the
+target: on one file system a rename is atomic.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a binary file whose content replaces `path` when the block ends without an exception.
+
+    Entering the block creates the temporary file, so a missing directory or a missing permission shows before any long
+    computation inside it. Several of them on one `contextlib.ExitStack` appear together or not at all, but for a crash
+    between two renames.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to create or replace. A symbolic link is followed, and the permissions of an existing file are kept.
+        A device or a pipe (``/dev/stdout``) is written directly, since it cannot be replaced.
+
+    Yields
+    ------
+    BinaryIO
+        The file to write to; readable and seekable unless `path` is a device or a pipe.
+
+    Raises
+    ------
+    OSError
+        If the directory does not exist or may not be written, if `path` is a directory, or if the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     target = Path(directory, "labels.csv")
+    ...     with replacing(target) as file:
+    ...         _ = file.write(b"label")
+    ...     target.read_text()
+    'label'
+    """
+    target = Path(os.path.realpath(path))
+    mode = _mode_of(target)
+    if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        with target.open("wb") as direct:
+            yield direct
+        return
+    if mode is not None and stat.S_ISDIR(mode):
+        msg = "Is a directory"
+        raise IsADirectoryError(21, msg, os.fspath(path))
+    temporary = target.with_name(f".fastgmm-{secrets.token_hex(8)}.tmp")
+    try:
+        # os.open and not tempfile: the new file gets the permissions the user's umask gives any other file.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(temporary, flags, 0o666)
+    except OSError as error:
+        # The user knows the target, not our temporary name.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                with suppress(OSError):  # not the owner: the new file then has the usual permissions
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the type and permission bits of `path`, or None where there is no such file."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename itself durable; a file system that cannot sync a directory is no reason to fail."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
