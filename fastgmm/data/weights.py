@@ -1,0 +1,138 @@
+"""Row weights: checked once, handed out block by block.
+
+1. A weight says how often a row counts. Weight 0 means that the row is not there, so such rows are taken out before a
+   pass sees them: not even an outlier of 1e300 among them can do harm, and the block grid is that of the rest.
+2. Fits do not depend on the unit of the weights, so weights whose largest is near the limits of float64 are divided by
+   a power of two near it (exactly); all others are left alone. What then underflows to 0 counts as 0.
+3. Nothing of the data's length is copied where the weights already are float64 in native order.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from fastgmm.errors import InvalidDataError
+from fastgmm.typing import Array, Float64Array
+
+_PIECE = 1 << 20
+"""Weights per scan; bounds the temporary memory."""
+
+_SAFE = (1e-100, 1e100)
+"""Largest weights within this range need no scaling: products with densities and moments stay finite."""
+
+
+class RowWeights:
+    """Weights of the rows of one source.
+
+    Parameters
+    ----------
+    sample_weight : array-like (N,) or number
+        Finite and >= 0, at least one of them > 0. A number gives every row the same weight.
+    n_rows : int
+        Rows of the source, zero weights included.
+
+    Attributes
+    ----------
+    n_kept : int
+        Rows with weight > 0.
+    total : float
+        Sum of the weights as the passes see them.
+    scale : float
+        What the user's weights were multiplied by, a power of two.
+
+    Raises
+    ------
+    InvalidDataError
+        If the shape is wrong, a weight is negative, NaN or infinite, or all are zero.
+    """
+
+    __slots__ = ("_values", "n_kept", "n_rows", "scale", "total")
+
+    def __init__(self, sample_weight: Any, n_rows: int) -> None:
+        values = _as_vector(sample_weight, n_rows)
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0.0 and high < math.inf):
+            _raise_first_bad(values)
+        if high == 0.0:
+            msg = (
+                "sample_weight must hold at least one weight > 0; all weights are zero. "
+                "Pass sample_weight=None to count every row once"
+            )
+            raise InvalidDataError(msg)
+        self._values = values
+        self.n_rows = n_rows
+        self.scale = 1.0 if _SAFE[0] <= high <= _SAFE[1] else 2.0 ** -max(math.frexp(high)[1], -1022)
+        # The smallest weight decides whether any row drops out, possibly only after scaling.
+        if low * self.scale > 0.0 and self.scale == 1.0:
+            self.n_kept, self.total = n_rows, float(values.sum(dtype=np.float64))
+            return
+        self.n_kept, self.total = 0, 0.0
+        for start in range(0, n_rows, _PIECE):
+            part = self.read(start, start + _PIECE)
+            self.n_kept += int(np.count_nonzero(part))
+            self.total += float(part.sum())
+
+    @property
+    def plain(self) -> Float64Array | None:
+        """The user's own array if passes can read it as it is, else None."""
+        values = self._values
+        usable = (
+            self.scale == 1.0
+            and self.n_kept == self.n_rows
+            and values.dtype == np.float64
+            and values.dtype.isnative
+            and values.flags.c_contiguous
+            and values.flags.aligned
+        )
+        return values if usable else None
+
+    def read(self, start: int, stop: int) -> Float64Array:
+        """Return the scaled weights of rows start..stop-1, zeros included: (n,) float64, C-contiguous."""
+        part: Float64Array = np.require(self._values[start:stop], np.float64, ["C", "A"])
+        return part if self.scale == 1.0 else part * self.scale
+
+
+def _as_vector(sample_weight: Any, n_rows: int) -> Array:
+    """Return the weights as a one-dimensional real array, without a copy where possible."""
+    if isinstance(sample_weight, Real) and not isinstance(sample_weight, np.ndarray):
+        return np.broadcast_to(np.float64(sample_weight), (n_rows,))
+    try:
+        values = np.asarray(sample_weight)
+        if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:
+            if values.dtype.kind == "c":
+                msg = "complex"
+                raise TypeError(msg)
+            values = values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"sample_weight must hold one real number for each row of X; it could not be converted: {error}"
+        raise InvalidDataError(msg) from error
+    if values.ndim != 1:
+        msg = (
+            f"Sample weights must be 1D array or scalar: sample_weight must have shape ({n_rows},), one weight for "
+            f"each row of X; got shape {values.shape}"
+        )
+        raise InvalidDataError(msg)
+    if values.shape[0] != n_rows:
+        msg = (
+            f"sample_weight must have shape ({n_rows},), one weight for each row of X; got shape {values.shape}: "
+            "found input variables with inconsistent numbers of samples"
+        )
+        raise InvalidDataError(msg)
+    return values
+
+
+def _raise_first_bad(values: Array) -> None:
+    """Name the first weight that is negative, NaN or infinite."""
+    bad = ~((values >= 0.0) & (values < math.inf))
+    row = int(np.argmax(bad))
+    value = float(values[row])
+    kind = "NaN" if math.isnan(value) else "negative" if value < 0.0 else "infinite"
+    msg = (
+        f"sample_weight must be finite and >= 0; the weight of row {row} is {kind} ({value!r}) "
+        f"and {int(bad.sum())} of {values.shape[0]} weights are not valid. Use 0 to leave a row out"
+    )
+    raise InvalidDataError(msg)
