@@ -7,6 +7,8 @@ another number of BLAS threads; kernels and their results are not concerned, the
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
@@ -25,7 +27,7 @@ def cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> Floa
         If a matrix is not positive definite, not finite, or so nearly singular that a pivot is mere rounding error.
     """
     try:
-        lower: Float64Array = np.linalg.cholesky(matrices)
+        lower = cast("Float64Array", np.linalg.cholesky(matrices))
     except np.linalg.LinAlgError:
         raise _first_singular(name, matrices, shared=shared) from None
     if not _pivots_resolved(lower, matrices):
@@ -62,7 +64,7 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
 def is_definite(matrix: Float64Array) -> bool:
     """Whether one matrix (D, D) is positive definite to working precision."""
     try:
-        lower: Float64Array = np.linalg.cholesky(matrix)
+        lower = cast("Float64Array", np.linalg.cholesky(matrix))
     except np.linalg.LinAlgError:
         return False
     with np.errstate(invalid="ignore"):
