@@ -17,7 +17,7 @@ from fastgmm.covariance.full import Full
 from fastgmm.covariance.spherical import Spherical
 from fastgmm.covariance.tied import Tied
 from fastgmm.density import Density
-from fastgmm.errors import InvalidParameterError
+from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array
@@ -147,7 +147,9 @@ def unresolved(params: Params) -> Array | None:
     return None if sound.all() else ~sound
 
 
-def repair(params: Params, reference_variance: Reference) -> tuple[Params, list[int]]:
+def repair(
+    params: Params, reference_variance: Reference, error: SingularCovarianceError | None = None
+) -> tuple[Params, list[int]]:
     """Apply the family's floor to collapsed components; return the parameters themselves if there are none.
 
     Parameters
@@ -155,6 +157,8 @@ def repair(params: Params, reference_variance: Reference) -> tuple[Params, list[
     params : Params
     reference_variance : float or ndarray (D,)
         The data's variance, all features together or one by one.
+    error : SingularCovarianceError, optional
+        A failure to be repaired: its component gets the floor even if it looks sound here.
 
     Returns
     -------
@@ -168,6 +172,9 @@ def repair(params: Params, reference_variance: Reference) -> tuple[Params, list[
     if collapsed is None:
         collapsed = np.zeros(params.means.shape, dtype=np.bool_)
     covariances, repaired = fam.floor(params.covariances, reference_variance, collapsed=collapsed)
+    if error is not None and not repaired:
+        collapsed[slice(None) if error.component is None else error.component] = True
+        covariances, repaired = fam.floor(params.covariances, reference_variance, collapsed=collapsed)
     if not repaired:
         return params, repaired
     return Params(params.weights, params.means, covariances, params.covariance_type), repaired
