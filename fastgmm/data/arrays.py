@@ -154,6 +154,10 @@ class ArrayRows:
         else:
             yield from originals(*self._original)
 
+    def kept(self) -> Array | None:
+        """Return which of the user's rows these are, (N,) bool, or None if all."""
+        return None if self._original is None or self._original[1] is None else self._original[1].kept()
+
     @property
     def names(self) -> tuple[str, ...] | None:
         """Names of the columns, if the user gave any."""
@@ -186,6 +190,10 @@ class CopiedRows:
     def names(self) -> tuple[str, ...] | None:
         """Names of the columns, if the user gave any."""
         return self._reader.names
+
+    def kept(self) -> Array | None:
+        """Return which of the user's rows these are, (N,) bool, or None if all."""
+        return None if self._weights is None else self._weights.kept()
 
     def blocks(self, multiple: int) -> Iterator[RowBlock]:
         """Yield blocks of a multiple of `multiple` rows in order; the last one has the rest."""

@@ -90,6 +90,16 @@ class RowWeights:
         )
         return values if usable else None
 
+    def kept(self) -> Array | None:
+        """Return the mask (N,) of the rows with weight > 0, or None if all have."""
+        if self.n_kept == self.n_rows:
+            return None
+        mask = np.empty(self.n_rows, dtype=np.bool_)
+        for start in range(0, self.n_rows, _PIECE):
+            part = self.read(start, start + _PIECE)
+            mask[start : start + part.size] = part > 0.0
+        return mask
+
     def read(self, start: int, stop: int) -> Float64Array:
         """Return the scaled weights of rows start..stop-1, zeros included: (n,) float64, C-contiguous."""
         part: Float64Array = np.require(self._values[start:stop], np.float64, ["C", "A"])

@@ -1,0 +1,179 @@
+"""The rows that starts are made from: all of a small data set, a random part of a large one.
+
+1. A start needs no more rows than tell K clusters apart, so its cost must not grow with N. The part has at most
+   max(65536 rows or 16 MiB, whichever is less; 32 K) rows.
+2. One row is drawn from each of as many equal shares of the total weight: rows are drawn in proportion to their
+   weights, a row of weight 2 exactly as often as a row that is there twice, and every stretch of the data is covered.
+3. The part is kept centred and scaled by one power of two. Distances then neither overflow nor cancel, for data of any
+   unit and any distance from the origin, and the rows can be given back exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgmm.data import ArrayRows, CopiedRows, raise_non_finite
+from fastgmm.errors import InvalidDataError
+from fastgmm.typing import Float64Array, FloatArray, IntArray
+
+MAX_ROWS = 1 << 16
+"""Rows of the part, unless `MAX_BYTES` or `ROWS_PER_COMPONENT` say otherwise."""
+
+MAX_BYTES = 1 << 24
+"""Bytes of the part in float64, unless `ROWS_PER_COMPONENT` asks for more."""
+
+ROWS_PER_COMPONENT = 32
+"""Fewer would leave components of a large model without a start of their own."""
+
+_PIECE = 1 << 16
+"""Values converted to float64 at a time when moments of the part are taken."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowSample:
+    """Rows in memory, centred and scaled: row i of the data is ``origin + unit * z[i]``.
+
+    Attributes
+    ----------
+    z : ndarray (n, D), float32 or float64
+        C-contiguous, in the precision of the data.
+    weight : ndarray (n,) float64, or None
+        All > 0.
+    origin : ndarray (D,) float64
+        Near the mean of the data.
+    unit : float
+        A power of two near the largest standard deviation.
+    variance : ndarray (D,) float64
+        Of the features, in the data's own unit; exactly 0 for a constant one.
+    complete : bool
+        Whether these are all the rows.
+    """
+
+    z: FloatArray
+    weight: Float64Array | None
+    origin: Float64Array
+    unit: float
+    variance: Float64Array
+    complete: bool
+
+    def take(self, index: IntArray) -> RowSample:
+        """Return the sample of these rows only."""
+        weight = None if self.weight is None else self.weight[index]
+        return RowSample(self.z[index], weight, self.origin, self.unit, self.variance, complete=False)
+
+
+def draw_sample(rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.Generator) -> RowSample:
+    """Draw the rows to start from.
+
+    Parameters
+    ----------
+    rows : row source
+        All rows.
+    n_components : int
+        K; many components need many rows.
+    rng : numpy.random.Generator
+        Not used where all rows are taken.
+
+    Raises
+    ------
+    NonFiniteDataError
+        If one of these rows holds NaN or infinity.
+    InvalidDataError
+        If variances leave the range of float64.
+    """
+    limit = max(min(MAX_ROWS, MAX_BYTES // (8 * rows.n_features)), ROWS_PER_COMPONENT * n_components)
+    if rows.n_rows <= limit:
+        blocks = list(rows.blocks(1))
+        if len(blocks) == 1:
+            _, x, weight = blocks[0]
+        else:
+            x = np.concatenate([block.x for block in blocks])
+            weight = np.concatenate([_weights(block.weight) for block in blocks]) if rows.weighted else None
+    else:
+        x, weight = _stratified(rows, limit, rng)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        origin, variance = _moments(x, weight)
+        largest = float(variance.max())
+        if not math.isfinite(largest):
+            raise_non_finite(rows.originals(), names=rows.names)
+            _raise_out_of_range(x, "large")
+        if not variance.min() > 0.0 and (variance[np.ptp(x, axis=0) > 0.0] == 0.0).any():
+            _raise_out_of_range(x, "close together")
+        # Halves of exponents, since the power of two of a variance may be odd.
+        unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
+        z = (x - origin) * (1.0 / unit)
+    return RowSample(
+        z=z.astype(x.dtype, copy=False),
+        weight=weight,
+        origin=origin,
+        unit=unit,
+        variance=variance,
+        complete=rows.n_rows <= limit,
+    )
+
+
+def _weights(weight: Float64Array | None) -> Float64Array:
+    assert weight is not None  # the source said so
+    return weight
+
+
+def _stratified(
+    rows: ArrayRows | CopiedRows, size: int, rng: np.random.Generator
+) -> tuple[FloatArray, Float64Array | None]:
+    """Draw one row from each of `size` equal shares of the total weight; return rows and how often each was drawn."""
+    targets = (np.arange(size) + rng.random(size)) * (rows.total_weight / size)
+    parts: list[FloatArray] = []
+    counts: list[Float64Array] = []
+    before = 0.0
+    used = 0
+    for _, x, weight in rows.blocks(1):
+        if weight is None:
+            after = before + x.shape[0]
+            last = int(np.searchsorted(targets, after))
+            index = (targets[used:last] - before).astype(np.int64)
+        else:
+            edges = np.cumsum(weight)
+            edges += before
+            after = float(edges[-1])
+            last = int(np.searchsorted(targets, after))
+            index = np.searchsorted(edges, targets[used:last], side="right")
+        before, used = after, last
+        index, count = np.unique(np.minimum(index, x.shape[0] - 1), return_counts=True)
+        parts.append(x[index])
+        counts.append(count.astype(np.float64))
+    drawn = np.concatenate(counts)
+    return np.concatenate(parts), None if drawn.max() == 1.0 else drawn
+
+
+def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, Float64Array]:
+    """Return mean and variance of the columns, both (D,) float64; a constant column has variance 0 exactly."""
+    n, n_features = x.shape
+    size = max(_PIECE // n_features, 1)
+    first = x[0].astype(np.float64)
+    total = float(n) if weight is None else float(weight.sum())
+    shift = np.zeros(n_features)
+    for start in range(0, n, size):
+        d = x[start : start + size] - first
+        shift += d.sum(axis=0) if weight is None else np.einsum("i,ij->j", weight[start : start + size], d)
+    shift /= total
+    variance = np.zeros(n_features)
+    for start in range(0, n, size):
+        d = x[start : start + size] - first
+        d -= shift
+        # einsum and not a matrix product: its sums do not depend on the number of threads.
+        if weight is None:
+            variance += np.einsum("ij,ij->j", d, d)
+        else:
+            variance += np.einsum("i,ij,ij->j", weight[start : start + size], d, d)
+    return first + shift, variance / total
+
+
+def _raise_out_of_range(x: FloatArray, how: str) -> None:
+    msg = (
+        f"X must have variances within the range of float64 (about 1e-300 to 1e300); its values are too {how}: they "
+        f"lie between {float(x.min()):.3g} and {float(x.max()):.3g}. Multiply X by a constant"
+    )
+    raise InvalidDataError(msg)
