@@ -126,7 +126,8 @@ class Mixture:
         return covariance.FAMILIES[self.covariance_type]
 
     @cached_property
-    def _density(self) -> Density:
+    def density(self) -> Density:
+        """What a data pass reads; made once."""
         return covariance.density(self.params)
 
     def _rows(self, X: Any) -> RowSource:
@@ -160,7 +161,7 @@ class Mixture:
         log sum_k exp(log pi_k - 1/2 log det(2 pi Sigma_k) - 1/2 (x - mu_k)' Sigma_k^-1 (x - mu_k)), summed about the
         largest term.
         """
-        return passes.score_samples(self._rows(X), self._density)
+        return passes.score_samples(self._rows(X), self.density)
 
     def pdf(self, X: Any) -> Float64Array:
         """Density of each row, (N,); underflows to 0 far out, where `logpdf` does not.
@@ -184,7 +185,7 @@ class Mixture:
         InvalidDataError
             As `logpdf`.
         """
-        return passes.predict_proba(self._rows(X), self._density)
+        return passes.predict_proba(self._rows(X), self.density)
 
     def predict(self, X: Any) -> IntArray:
         """Most probable component of each row, (N,) int64; the first one wins a tie.
@@ -194,7 +195,7 @@ class Mixture:
         InvalidDataError
             As `logpdf`.
         """
-        return passes.predict(self._rows(X), self._density)
+        return passes.predict(self._rows(X), self.density)
 
     def sample(
         self, n_samples: int = 1, random_state: Any = None, *, grouped: bool = False
