@@ -59,6 +59,8 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
     >>> rows.n_rows, rows.n_features, rows.total_weight
     (2, 2, 3.0)
     """
+    if isinstance(X, ArrayRows | CopiedRows) and sample_weight is None and dtype is None:
+        return X
     if type(X) is np.ndarray and dtype is None:
         if X.dtype in _FLOATS and X.ndim == 2 and X.size and X.flags.c_contiguous and X.flags.aligned:
             if sample_weight is None:

@@ -1,0 +1,48 @@
+"""Constructor parameters, checked once at the beginning of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastgmm.covariance import Family, family
+from fastgmm.em import DEGENERATE
+from fastgmm.validation import check_choice, check_flag, check_integer, check_number, check_verbosity
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked parameters of a fit; see `fastgmm.GaussianMixture` for what they mean."""
+
+    n_components: int
+    family: Family
+    tol: float
+    reg_covar: float
+    max_iter: int
+    n_init: int
+    warm_start: bool
+    verbose: int
+    verbose_interval: int
+    degenerate: str
+
+
+def check_settings(estimator: Any) -> Settings:
+    """Check the constructor parameters of an estimator; those of the start are checked with the data.
+
+    Raises
+    ------
+    InvalidParameterError
+        Naming the first parameter that is not valid.
+    """
+    return Settings(
+        n_components=check_integer(estimator.n_components, "n_components", minimum=1),
+        family=family(estimator.covariance_type),
+        tol=check_number(estimator.tol, "tol", minimum=0.0),
+        reg_covar=check_number(estimator.reg_covar, "reg_covar", minimum=0.0),
+        max_iter=check_integer(estimator.max_iter, "max_iter", minimum=0),
+        n_init=check_integer(estimator.n_init, "n_init", minimum=1),
+        warm_start=check_flag(estimator.warm_start, "warm_start"),
+        verbose=check_verbosity(estimator.verbose),
+        verbose_interval=check_integer(estimator.verbose_interval, "verbose_interval", minimum=1),
+        degenerate=check_choice(estimator.degenerate, "degenerate", DEGENERATE),
+    )

@@ -1,0 +1,538 @@
+"""`GaussianMixture`: scikit-learn's estimator of that name, over this library's starts, EM loop and passes.
+
+It differs from scikit-learn's on purpose in these points:
+
+1. ``lower_bound_`` and ``lower_bounds_`` are of the parameters that they stand beside; scikit-learn's are those of one
+   iteration before.
+2. Starts are proper starts (`fastgmm.initialize`), and constructor arguments are never changed.
+3. A component that dies or collapses is repaired and reported (``degenerate``), not an exception.
+4. ``max_iter=0`` works with any start, and the fitted parameters are those of the start.
+5. A ``reg_covar`` larger than the variance of every feature is taken relative to that variance, with a warning.
+6. Fitted arrays are read-only; parameters that come from elsewhere go through `GaussianMixture.from_parameters`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from fastgmm import covariance, passes
+from fastgmm.data import ArrayRows, CopiedRows, as_rows, feature_names
+from fastgmm.em import FitResult, IterationInfo
+from fastgmm.errors import InvalidDataError, InvalidParameterError
+from fastgmm.estimators._arrays import FittedArray
+from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
+from fastgmm.estimators._fit import (
+    FitCallback,
+    StartRecord,
+    fit_starts,
+    usable_reg_covar,
+    warn_about_data,
+    warn_about_result,
+)
+from fastgmm.estimators._settings import Settings, check_settings
+from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
+from fastgmm.initialize import check_start, draw_sample, starting_params
+from fastgmm.mixture import Mixture
+from fastgmm.params import Params
+from fastgmm.typing import Array, Float64Array, IntArray
+from fastgmm.validation import check_integer, check_random_state
+
+
+class _Scores(NamedTuple):
+    """Sums over the rows of a data set, in the user's own unit of weight."""
+
+    log_likelihood: float
+    log_map: float
+    total_weight: float
+
+
+class GaussianMixture(SklearnEstimator):
+    """Gaussian mixture model, fitted by expectation maximisation.
+
+    Parameters
+    ----------
+    n_components : int, default 1
+        Number of components K.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+        Each component has its own covariance matrix; all share one; each has its own variances; each has one variance.
+        mclust's codes "VVV", "EEE", "VVI", "VII" mean the same.
+    tol : float, default 1e-3
+        EM has converged when the mean log-likelihood (nats per row) changes by less. The default is scikit-learn's and
+        stops early; 1e-6 costs more iterations and finds the optimum to about three more digits.
+    reg_covar : float, default 1e-6
+        Added to every variance, in squared units of X. Where it exceeds the variance of every feature it is taken
+        relative to the largest, with a warning.
+    max_iter : int, default 100
+        EM iterations at most. 0 returns the start.
+    n_init : int, default 1
+        Number of starts; the one of the largest likelihood is kept, all are recorded in ``starts_``. Starts that are
+        not random are made once.
+    init_params : str, callable or array-like, default "kmeans"
+        "kmeans": the clusters of k-means from a k-means++ seed. "k-means++": rows far apart as means.
+        "random_from_data": random rows as means. "random": random responsibilities. These look at max(min(65536, 2**21 / D), 32 K) rows at
+        most, drawn in proportion to their weights. A function ``(X, n_components, rng)`` returns labels (N,),
+        responsibilities (N, K) or a `fastgmm.Params`; labels or responsibilities may also be given themselves.
+    weights_init : array-like (K,), optional
+        Initial weights.
+    means_init : array-like (K, D), optional
+        Initial means. Weights and covariances that are not given are those of the rows nearest to them.
+    precisions_init : array-like, optional
+        Initial inverse covariances, in the shape of ``covariances_``.
+    random_state : None, int, Generator, SeedSequence or RandomState, default None
+        Of the starts and, unless it gets its own, of `sample`.
+    warm_start : bool, default False
+        Start from the last fit, if there is one; `n_init` is then ignored.
+    verbose : int, default 0
+        From 1 on, show a progress bar where stderr is a terminal (and tqdm is installed).
+    verbose_interval : int, default 10
+        Iterations between two updates of the bar.
+    degenerate : {"floor", "raise"}, default "floor"
+        What happens to a component that collapses onto too few distinct rows: its variances are raised to 1e-6 of the
+        data's, with a warning at the end, or `fastgmm.SingularCovarianceError` is raised (if it happens from every
+        start).
+
+    Attributes
+    ----------
+    weights_ : ndarray (K,)
+    means_ : ndarray (K, D)
+    covariances_ : ndarray
+        (K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical.
+    precisions_ : ndarray
+        Inverse covariances, in the same shape.
+    precisions_cholesky_ : ndarray
+        Upper triangular U with precision = U U'; 1 / std for diag and spherical. These five are read-only, and float32
+        if X was.
+    converged_ : bool
+    n_iter_ : int
+    lower_bound_ : float
+        Mean log-likelihood of X under the fitted parameters, nats per unit of row weight.
+    lower_bounds_ : list of float
+        The same after each iteration.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X was a table whose column names are all strings.
+    mixture_ : Mixture
+        The fitted distribution, in float64.
+    result_ : FitResult or None
+        How the best start ended: status, history, events. None for parameters that were not fitted.
+    starts_ : tuple of StartRecord
+        Likelihood, history and events of every start.
+
+    Notes
+    -----
+    A fit needs X and, beside it, at most 64 MB + 8 threads K D^2 bytes: rows are read in blocks, nothing of size N x K
+    exists.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import GaussianMixture
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> model = GaussianMixture(n_components=2, covariance_type="spherical", random_state=0).fit(X)
+    >>> np.sort(model.means_, axis=0).round(6)
+    array([[ 1.,  2.],
+           [10.,  2.]])
+    >>> bool(np.ptp(model.predict([[0, 0], [12, 3]])) == 1)
+    True
+    """
+
+    weights_ = FittedArray("weights")
+    means_ = FittedArray("means")
+    covariances_ = FittedArray("covariances")
+    precisions_ = FittedArray("precisions")
+    precisions_cholesky_ = FittedArray("precisions_cholesky")
+
+    mixture_: Mixture
+    result_: FitResult | None
+    starts_: tuple[StartRecord, ...]
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: list[float]
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Any = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        degenerate: str = "floor",
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.degenerate = degenerate
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,  # noqa: ARG002 - scikit-learn passes it
+        sample_weight: Any = None,
+        *,
+        callback: FitCallback | None = None,
+    ) -> Self:
+        """Estimate the parameters from X.
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+            At least two rows, and as many as components. See `fastgmm.data.as_rows` for what is read.
+        y : ignored
+        sample_weight : array-like (N,), optional
+            How often each row counts: finite, >= 0. Weight 0 is the same as leaving the row out.
+        callback : callable, optional
+            Called with a `fastgmm.IterationInfo` after each iteration of each start; a true result stops the fit,
+            which keeps what it reached. A keyword of ``fit`` and no constructor parameter: it is no property of the model,
+            and a clone or a pickle must not carry it.
+
+        Returns
+        -------
+        GaussianMixture
+            Itself.
+
+        Raises
+        ------
+        InvalidParameterError, InvalidDataError, InvalidDataTypeError, NonFiniteDataError
+            Naming parameter, expectation and value.
+        SingularCovarianceError
+            Only with ``degenerate="raise"``.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the best start did not converge within `max_iter`.
+        DegenerateDataWarning, DegenerateComponentWarning
+            If the data cannot support the model, or a component lost its rows or collapsed.
+        """
+        self._fit(X, sample_weight, callback)
+        return self
+
+    def fit_predict(
+        self,
+        X: Any,
+        y: Any = None,  # noqa: ARG002
+        sample_weight: Any = None,
+        *,
+        callback: FitCallback | None = None,
+    ) -> IntArray:
+        """Fit and return the most probable component of each row, (N,); parameters as those of `fit`."""
+        rows = self._fit(X, sample_weight, callback)
+        if rows.kept() is not None:
+            rows = as_rows(X)  # rows of weight 0 have a component, too
+        with naming_bad_values(rows):
+            return passes.predict(rows, self.mixture_.density)
+
+    def predict(self, X: Any) -> IntArray:
+        """Return the most probable component of each row, (N,) int64; the first one wins a tie.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.predict(rows, self.mixture_.density)
+
+    def predict_proba(self, X: Any) -> Float64Array:
+        """Return the posterior probability of each component for each row, (N, K).
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.predict_proba(rows, self.mixture_.density)
+
+    def score_samples(self, X: Any) -> Float64Array:
+        """Return the log-density of each row, (N,), nats.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.score_samples(rows, self.mixture_.density)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002
+        """Return the mean log-density of the rows, nats per unit of row weight; larger is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        return scores.log_likelihood / scores.total_weight
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return Akaike's information criterion, -2 log L + 2 p; smaller is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        return -2.0 * self._scores(X, sample_weight).log_likelihood + 2.0 * self._n_parameters()
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion, -2 log L + p log n; smaller is better.
+
+        n is the sum of the weights: a weight of 2 counts as two rows. Weights that are no counts should be scaled so
+        that they sum to the number of rows.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        return -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
+
+    def icl(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the integrated completed likelihood, BIC - 2 sum_i log max_k r_ik; smaller is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        bic = -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
+        return bic - 2.0 * scores.log_map
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Float64Array, IntArray]:
+        """Draw rows from the fitted mixture.
+
+        Parameters
+        ----------
+        n_samples : int, default 1
+        random_state : None, int, Generator, SeedSequence or RandomState
+            None takes the constructor's, so that with an integer there every call returns the same rows.
+
+        Returns
+        -------
+        X : ndarray (n_samples, D) float64
+            Grouped by component.
+        y : ndarray (n_samples,) int64
+            The component of each row.
+
+        Raises
+        ------
+        NotFittedError, InvalidParameterError
+        """
+        self._check_is_fitted()
+        n_samples = check_integer(n_samples, "n_samples", minimum=1)
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        return self.mixture_.sample(n_samples, rng, grouped=True)
+
+    @classmethod
+    def from_parameters(
+        cls, weights: Any, means: Any, covariances: Any, covariance_type: str = "full", **params: Any
+    ) -> Self:
+        """Make a fitted estimator of given parameters.
+
+        Parameters
+        ----------
+        weights : array-like (K,)
+            Summing to one.
+        means : array-like (K, D)
+        covariances : array-like
+            In the shape of `covariance_type`.
+        covariance_type : str, default "full"
+        **params
+            Other constructor parameters.
+
+        Raises
+        ------
+        InvalidParameterError
+            If these do not describe a mixture.
+
+        Examples
+        --------
+        >>> model = GaussianMixture.from_parameters([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+        >>> model.predict([[0.1], [3.9]])
+        array([0, 1])
+        """
+        mixture = Mixture(weights, means, covariances, covariance_type)
+        model = cls(mixture.n_components, covariance_type=covariance_type, **params)
+        model._adopt(mixture, np.dtype(np.float64))
+        return model
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted ``sklearn.mixture.GaussianMixture`` with the same parameters.
+
+        Raises
+        ------
+        NotFittedError
+        ImportError
+            If scikit-learn is not installed.
+        """
+        self._check_is_fitted()
+        return copy_to_sklearn(self)
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> Self:
+        """Return a fitted estimator with the parameters of a fitted ``sklearn.mixture.GaussianMixture``.
+
+        Raises
+        ------
+        InvalidParameterError
+            If `model` is not one, or not fitted.
+        """
+        return copy_from_sklearn(cls, model)
+
+    def save(self, path: Any) -> None:
+        """Write the fitted model to a file; `fastgmm.load` reads it."""
+        from fastgmm.persist import save
+
+        save(self, path)
+
+    def _fit(self, X: Any, sample_weight: Any, callback: Callable[[IterationInfo], object] | None) -> Any:
+        """Fit and return the rows."""
+        settings = check_settings(self)
+        names = feature_names(X)
+        rows = as_rows(X, sample_weight)
+        self._check_counts(rows, settings)
+        start = check_start(
+            self.init_params,
+            self.weights_init,
+            self.means_init,
+            self.precisions_init,
+            family=settings.family,
+            n_components=settings.n_components,
+            n_features=rows.n_features,
+        )
+        rng = check_random_state(self.random_state)
+        with naming_bad_values(rows):
+            sample = draw_sample(rows, settings.n_components, rng)
+            settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
+            warn_about_data(sample, rows.n_rows, settings, names, stacklevel=3)
+            reference = sample.variance
+
+            def starts() -> Iterator[Params]:
+                if settings.warm_start and "mixture_" in self.__dict__:
+                    yield self._warm(settings, rows.n_features)
+                    return
+                for _ in range(1 if start.deterministic else settings.n_init):
+                    yield starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=X)
+
+            with _progress(settings) as bar:
+                both = _all_of(bar, callback, settings.verbose_interval)
+                result, records = fit_starts(rows, starts(), settings, reference_variance=reference, callback=both)
+        warn_about_result(result, settings.max_iter, stacklevel=3)
+        self._remember_names(names)
+        self._adopt(Mixture.from_params(result.params), rows.dtype, result, records)
+        return rows
+
+    def _warm(self, settings: Settings, n_features: int) -> Params:
+        """Return the parameters of the last fit, if they suit this one."""
+        params = self.mixture_.params
+        wanted = (settings.n_components, n_features, settings.family.name)
+        if (params.n_components, params.n_features, params.covariance_type) != wanted:
+            msg = (
+                "warm_start=True needs the last fit to have the same n_components, number of features and "
+                f"covariance_type {wanted}; got {(params.n_components, params.n_features, params.covariance_type)}. "
+                "Set warm_start=False for a new start"
+            )
+            raise InvalidParameterError(msg)
+        return params
+
+    def _check_counts(self, rows: ArrayRows | CopiedRows, settings: Settings) -> None:
+        """Refuse fewer than two rows, or fewer rows than components."""
+        note = "" if rows.kept() is None else " (rows of sample_weight 0 do not count)"
+        if rows.n_rows < 2:
+            msg = (
+                f"Found array with {rows.n_rows} sample(s) (shape=({rows.n_rows}, {rows.n_features})) while a minimum "
+                f"of 2 is required by {type(self).__name__}{note}"
+            )
+            raise InvalidDataError(msg)
+        if rows.n_rows < settings.n_components:
+            msg = (
+                f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
+                f"n_samples = {rows.n_rows}{note}"
+            )
+            raise InvalidDataError(msg)
+
+    def _adopt(
+        self,
+        mixture: Mixture,
+        dtype: np.dtype[Any],
+        result: FitResult | None = None,
+        records: tuple[StartRecord, ...] = (),
+    ) -> None:
+        """Take over the outcome of a fit, or parameters from elsewhere."""
+        self.mixture_ = mixture
+        self.result_ = result
+        self.starts_ = records
+        self.n_features_in_ = mixture.n_features
+        self.converged_ = result is None or result.converged
+        self.n_iter_ = 0 if result is None else result.n_iter
+        self.lower_bound_ = math.nan if result is None else result.lower_bound
+        self.lower_bounds_ = [] if result is None else [r.log_likelihood / result.total_weight for r in result.history]
+        self._dtype = dtype
+        self._arrays: dict[str, Array] = {}
+
+    def _scores(self, X: Any, sample_weight: Any) -> _Scores:
+        rows = self._rows(X, sample_weight)
+        with naming_bad_values(rows):
+            stats = passes.accumulate(
+                rows,
+                self.mixture_.density,
+                covariance.FAMILIES[self.mixture_.covariance_type].scatter,
+                moments=False,
+            )
+        unit = 1.0 / rows.weight_scale
+        return _Scores(stats.log_likelihood * unit, stats.log_map * unit, rows.total_weight * unit)
+
+    def _n_parameters(self) -> int:
+        """Count the free parameters; scikit-learn's users call this one."""
+        self._check_is_fitted()
+        return self.mixture_.n_parameters
+
+
+def _progress(settings: Settings) -> Any:
+    """Return a progress bar as a context manager, or nothing at all."""
+    if settings.verbose < 1:
+        return nullcontext()
+    from fastgmm.progress import progress_bar
+
+    return progress_bar(settings.max_iter)
+
+
+def _all_of(bar: Any, callback: FitCallback | None, interval: int) -> FitCallback | None:
+    """Join the progress bar and the user's callback."""
+    if bar is None:
+        return callback
+
+    def both(info: IterationInfo) -> object:
+        if info.iteration % interval == 0:
+            bar(info)
+        return callback is not None and callback(info)
+
+    return both
