@@ -152,7 +152,7 @@ def warn_about_data(
             "floor, which inflates the likelihood; drop them"
         )
         warnings.warn(msg, DegenerateDataWarning, stacklevel=stacklevel + 1)
-    if n_rows <= n_features and settings.family.scatter in ("full", "pooled"):
+    if n_rows <= n_features < settings.family.n_parameters(1, n_features):
         msg = (
             f"X has {n_rows} rows for {n_features} features: covariances between features cannot be estimated, and "
             f"reg_covar alone keeps them invertible. Use covariance_type='diag' or 'spherical', or fewer features"
@@ -176,9 +176,10 @@ def warn_about_result(result: FitResult, max_iter: int, *, stacklevel: int) -> N
         warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
     if result.collapsed:
         msg = (
-            f"components {_listed(result.collapsed)} of the fitted mixture collapsed onto too few distinct rows, or "
-            "onto constant or collinear features; their variances are held up by a floor of 1e-6 of the data's "
-            "variance, and the likelihood depends on it. Use fewer components, another covariance_type, or a larger reg_covar"
+            f"components {_listed(result.collapsed)} of the fitted mixture collapsed onto too few distinct rows, "
+            "or onto constant or collinear features; their variances are held up by a floor of 1e-6 of the data's "
+            "variance, and the likelihood depends on it. Use fewer components, another "
+            "covariance_type, or a larger reg_covar"
         )
         warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
 

@@ -13,46 +13,36 @@ It differs from scikit-learn's on purpose in these points:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
-from fastgmm import covariance, passes
-from fastgmm.data import ArrayRows, CopiedRows, as_rows, feature_names
-from fastgmm.em import FitResult, IterationInfo
+from fastgmm import passes
+from fastgmm.data import as_rows, feature_names
+from fastgmm.em import IterationInfo
 from fastgmm.errors import InvalidDataError, InvalidParameterError
-from fastgmm.estimators._arrays import FittedArray
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
 from fastgmm.estimators._fit import (
     FitCallback,
-    StartRecord,
     fit_starts,
     usable_reg_covar,
     warn_about_data,
     warn_about_result,
 )
+from fastgmm.estimators._fitted import FittedMixture
 from fastgmm.estimators._settings import Settings, check_settings
-from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
+from fastgmm.estimators._sklearn import Rows, naming_bad_values
 from fastgmm.initialize import check_start, draw_sample, starting_params
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
-from fastgmm.typing import Array, Float64Array, IntArray
-from fastgmm.validation import check_integer, check_random_state
+from fastgmm.typing import IntArray
+from fastgmm.validation import check_random_state
 
 
-class _Scores(NamedTuple):
-    """Sums over the rows of a data set, in the user's own unit of weight."""
-
-    log_likelihood: float
-    log_map: float
-    total_weight: float
-
-
-class GaussianMixture(SklearnEstimator):
+class GaussianMixture(FittedMixture):
     """Gaussian mixture model, fitted by expectation maximisation.
 
     Parameters
@@ -75,9 +65,10 @@ class GaussianMixture(SklearnEstimator):
         not random are made once.
     init_params : str, callable or array-like, default "kmeans"
         "kmeans": the clusters of k-means from a k-means++ seed. "k-means++": rows far apart as means.
-        "random_from_data": random rows as means. "random": random responsibilities. These look at max(min(65536, 2**21 / D), 32 K) rows at
-        most, drawn in proportion to their weights. A function ``(X, n_components, rng)`` returns labels (N,),
-        responsibilities (N, K) or a `fastgmm.Params`; labels or responsibilities may also be given themselves.
+        "random_from_data": random rows as means. "random": random responsibilities. These look at no more than
+        max(min(65536, 2**21 / D), 32 K) rows, drawn in proportion to their weights. A function
+        ``(X, n_components, rng)`` returns labels (N,), responsibilities (N, K) or a `fastgmm.Params`; labels or
+        responsibilities may also be given themselves.
     weights_init : array-like (K,), optional
         Initial weights.
     means_init : array-like (K, D), optional
@@ -142,20 +133,6 @@ class GaussianMixture(SklearnEstimator):
     True
     """
 
-    weights_ = FittedArray("weights")
-    means_ = FittedArray("means")
-    covariances_ = FittedArray("covariances")
-    precisions_ = FittedArray("precisions")
-    precisions_cholesky_ = FittedArray("precisions_cholesky")
-
-    mixture_: Mixture
-    result_: FitResult | None
-    starts_: tuple[StartRecord, ...]
-    converged_: bool
-    n_iter_: int
-    lower_bound_: float
-    lower_bounds_: list[float]
-
     def __init__(
         self,
         n_components: int = 1,
@@ -210,8 +187,8 @@ class GaussianMixture(SklearnEstimator):
             How often each row counts: finite, >= 0. Weight 0 is the same as leaving the row out.
         callback : callable, optional
             Called with a `fastgmm.IterationInfo` after each iteration of each start; a true result stops the fit,
-            which keeps what it reached. A keyword of ``fit`` and no constructor parameter: it is no property of the model,
-            and a clone or a pickle must not carry it.
+            which keeps what it reached. It is no constructor parameter because it is no property of the
+            model: a clone or a pickle must not carry it.
 
         Returns
         -------
@@ -238,7 +215,7 @@ class GaussianMixture(SklearnEstimator):
     def fit_predict(
         self,
         X: Any,
-        y: Any = None,  # noqa: ARG002
+        y: Any = None,  # noqa: ARG002 - scikit-learn passes it
         sample_weight: Any = None,
         *,
         callback: FitCallback | None = None,
@@ -249,107 +226,6 @@ class GaussianMixture(SklearnEstimator):
             rows = as_rows(X)  # rows of weight 0 have a component, too
         with naming_bad_values(rows):
             return passes.predict(rows, self.mixture_.density)
-
-    def predict(self, X: Any) -> IntArray:
-        """Return the most probable component of each row, (N,) int64; the first one wins a tie.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        rows = self._rows(X)
-        with naming_bad_values(rows):
-            return passes.predict(rows, self.mixture_.density)
-
-    def predict_proba(self, X: Any) -> Float64Array:
-        """Return the posterior probability of each component for each row, (N, K).
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        rows = self._rows(X)
-        with naming_bad_values(rows):
-            return passes.predict_proba(rows, self.mixture_.density)
-
-    def score_samples(self, X: Any) -> Float64Array:
-        """Return the log-density of each row, (N,), nats.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        rows = self._rows(X)
-        with naming_bad_values(rows):
-            return passes.score_samples(rows, self.mixture_.density)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002
-        """Return the mean log-density of the rows, nats per unit of row weight; larger is better.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        scores = self._scores(X, sample_weight)
-        return scores.log_likelihood / scores.total_weight
-
-    def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return Akaike's information criterion, -2 log L + 2 p; smaller is better.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        return -2.0 * self._scores(X, sample_weight).log_likelihood + 2.0 * self._n_parameters()
-
-    def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the Bayesian information criterion, -2 log L + p log n; smaller is better.
-
-        n is the sum of the weights: a weight of 2 counts as two rows. Weights that are no counts should be scaled so
-        that they sum to the number of rows.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        scores = self._scores(X, sample_weight)
-        return -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
-
-    def icl(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the integrated completed likelihood, BIC - 2 sum_i log max_k r_ik; smaller is better.
-
-        Raises
-        ------
-        NotFittedError, InvalidDataError
-        """
-        scores = self._scores(X, sample_weight)
-        bic = -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
-        return bic - 2.0 * scores.log_map
-
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Float64Array, IntArray]:
-        """Draw rows from the fitted mixture.
-
-        Parameters
-        ----------
-        n_samples : int, default 1
-        random_state : None, int, Generator, SeedSequence or RandomState
-            None takes the constructor's, so that with an integer there every call returns the same rows.
-
-        Returns
-        -------
-        X : ndarray (n_samples, D) float64
-            Grouped by component.
-        y : ndarray (n_samples,) int64
-            The component of each row.
-
-        Raises
-        ------
-        NotFittedError, InvalidParameterError
-        """
-        self._check_is_fitted()
-        n_samples = check_integer(n_samples, "n_samples", minimum=1)
-        rng = check_random_state(self.random_state if random_state is None else random_state)
-        return self.mixture_.sample(n_samples, rng, grouped=True)
 
     @classmethod
     def from_parameters(
@@ -413,11 +289,12 @@ class GaussianMixture(SklearnEstimator):
 
         save(self, path)
 
-    def _fit(self, X: Any, sample_weight: Any, callback: Callable[[IterationInfo], object] | None) -> Any:
-        """Fit and return the rows."""
+    def _fit(self, X: Any, sample_weight: Any, callback: FitCallback | None, *, rows: Rows | None = None) -> Rows:
+        """Fit and return the rows; a search gives them, normalised once for all its fits."""
         settings = check_settings(self)
         names = feature_names(X)
-        rows = as_rows(X, sample_weight)
+        if rows is None:
+            rows = as_rows(X, sample_weight)
         self._check_counts(rows, settings)
         start = check_start(
             self.init_params,
@@ -463,7 +340,7 @@ class GaussianMixture(SklearnEstimator):
             raise InvalidParameterError(msg)
         return params
 
-    def _check_counts(self, rows: ArrayRows | CopiedRows, settings: Settings) -> None:
+    def _check_counts(self, rows: Rows, settings: Settings) -> None:
         """Refuse fewer than two rows, or fewer rows than components."""
         note = "" if rows.kept() is None else " (rows of sample_weight 0 do not count)"
         if rows.n_rows < 2:
@@ -478,42 +355,6 @@ class GaussianMixture(SklearnEstimator):
                 f"n_samples = {rows.n_rows}{note}"
             )
             raise InvalidDataError(msg)
-
-    def _adopt(
-        self,
-        mixture: Mixture,
-        dtype: np.dtype[Any],
-        result: FitResult | None = None,
-        records: tuple[StartRecord, ...] = (),
-    ) -> None:
-        """Take over the outcome of a fit, or parameters from elsewhere."""
-        self.mixture_ = mixture
-        self.result_ = result
-        self.starts_ = records
-        self.n_features_in_ = mixture.n_features
-        self.converged_ = result is None or result.converged
-        self.n_iter_ = 0 if result is None else result.n_iter
-        self.lower_bound_ = math.nan if result is None else result.lower_bound
-        self.lower_bounds_ = [] if result is None else [r.log_likelihood / result.total_weight for r in result.history]
-        self._dtype = dtype
-        self._arrays: dict[str, Array] = {}
-
-    def _scores(self, X: Any, sample_weight: Any) -> _Scores:
-        rows = self._rows(X, sample_weight)
-        with naming_bad_values(rows):
-            stats = passes.accumulate(
-                rows,
-                self.mixture_.density,
-                covariance.FAMILIES[self.mixture_.covariance_type].scatter,
-                moments=False,
-            )
-        unit = 1.0 / rows.weight_scale
-        return _Scores(stats.log_likelihood * unit, stats.log_map * unit, rows.total_weight * unit)
-
-    def _n_parameters(self) -> int:
-        """Count the free parameters; scikit-learn's users call this one."""
-        self._check_is_fitted()
-        return self.mixture_.n_parameters
 
 
 def _progress(settings: Settings) -> Any:

@@ -1,0 +1,187 @@
+"""Everything an estimator of mixtures does once it holds a mixture; how it came by it does not matter here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgmm import covariance, passes
+from fastgmm.em import FitResult
+from fastgmm.estimators._arrays import FittedArray
+from fastgmm.estimators._fit import StartRecord
+from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
+from fastgmm.mixture import Mixture
+from fastgmm.typing import Array, Float64Array, IntArray
+from fastgmm.validation import check_integer, check_random_state
+
+
+class _Scores(NamedTuple):
+    """Sums over the rows of a data set, in the user's own unit of weight."""
+
+    log_likelihood: float
+    log_map: float
+    total_weight: float
+
+
+class FittedMixture(SklearnEstimator):
+    """Prediction, scores and draws; the base of the estimators.
+
+    Attributes
+    ----------
+    mixture_ : Mixture
+        Set, with the others, by `_adopt`.
+    """
+
+    weights_ = FittedArray("weights")
+    means_ = FittedArray("means")
+    covariances_ = FittedArray("covariances")
+    precisions_ = FittedArray("precisions")
+    precisions_cholesky_ = FittedArray("precisions_cholesky")
+
+    mixture_: Mixture
+    result_: FitResult | None
+    starts_: tuple[StartRecord, ...]
+    converged_: bool
+    n_iter_: int
+    lower_bound_: float
+    lower_bounds_: list[float]
+    random_state: Any
+
+    def predict(self, X: Any) -> IntArray:
+        """Return the most probable component of each row, (N,) int64; the first one wins a tie.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.predict(rows, self.mixture_.density)
+
+    def predict_proba(self, X: Any) -> Float64Array:
+        """Return the posterior probability of each component for each row, (N, K).
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.predict_proba(rows, self.mixture_.density)
+
+    def score_samples(self, X: Any) -> Float64Array:
+        """Return the log-density of each row, (N,), nats.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        rows = self._rows(X)
+        with naming_bad_values(rows):
+            return passes.score_samples(rows, self.mixture_.density)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - scikit-learn passes it
+        """Return the mean log-density of the rows, nats per unit of row weight; larger is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        return scores.log_likelihood / scores.total_weight
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return Akaike's information criterion, -2 log L + 2 p; smaller is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        return -2.0 * self._scores(X, sample_weight).log_likelihood + 2.0 * self._n_parameters()
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion, -2 log L + p log n; smaller is better.
+
+        n is the sum of the weights: a weight of 2 counts as two rows. Weights that are no counts should be scaled so
+        that they sum to the number of rows.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        return -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
+
+    def icl(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the integrated completed likelihood, BIC - 2 sum_i log max_k r_ik; smaller is better.
+
+        Raises
+        ------
+        NotFittedError, InvalidDataError
+        """
+        scores = self._scores(X, sample_weight)
+        bic = -2.0 * scores.log_likelihood + self._n_parameters() * math.log(scores.total_weight)
+        return bic - 2.0 * scores.log_map
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> tuple[Float64Array, IntArray]:
+        """Draw rows from the fitted mixture.
+
+        Parameters
+        ----------
+        n_samples : int, default 1
+        random_state : None, int, Generator, SeedSequence or RandomState
+            None takes the constructor's, so that with an integer there every call returns the same rows.
+
+        Returns
+        -------
+        X : ndarray (n_samples, D) float64
+            Grouped by component.
+        y : ndarray (n_samples,) int64
+            The component of each row.
+
+        Raises
+        ------
+        NotFittedError, InvalidParameterError
+        """
+        self._check_is_fitted()
+        n_samples = check_integer(n_samples, "n_samples", minimum=1)
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        return self.mixture_.sample(n_samples, rng, grouped=True)
+
+    def _adopt(
+        self,
+        mixture: Mixture,
+        dtype: np.dtype[Any],
+        result: FitResult | None = None,
+        records: tuple[StartRecord, ...] = (),
+    ) -> None:
+        """Take over the outcome of a fit, or parameters from elsewhere."""
+        self.mixture_ = mixture
+        self.result_ = result
+        self.starts_ = records
+        self.n_features_in_ = mixture.n_features
+        self.converged_ = result is None or result.converged
+        self.n_iter_ = 0 if result is None else result.n_iter
+        self.lower_bound_ = math.nan if result is None else result.lower_bound
+        self.lower_bounds_ = [] if result is None else [r.log_likelihood / result.total_weight for r in result.history]
+        self._dtype = dtype
+        self._arrays: dict[str, Array] = {}
+
+    def _scores(self, X: Any, sample_weight: Any) -> _Scores:
+        rows = self._rows(X, sample_weight)
+        with naming_bad_values(rows):
+            stats = passes.accumulate(
+                rows,
+                self.mixture_.density,
+                covariance.FAMILIES[self.mixture_.covariance_type].scatter,
+                moments=False,
+            )
+        unit = 1.0 / rows.weight_scale
+        return _Scores(stats.log_likelihood * unit, stats.log_map * unit, rows.total_weight * unit)
+
+    def _n_parameters(self) -> int:
+        """Count the free parameters; scikit-learn's users call this one."""
+        self._check_is_fitted()
+        return self.mixture_.n_parameters
