@@ -1,0 +1,220 @@
+"""An estimator's settings and the account of its fit, as JSON and arrays.
+
+Arrays of settings and all histories are arrays of the file; the rest is JSON, so that a header alone tells the story.
+JSON has no NaN and no infinities; those are stored as text.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationRecord
+from fastgmm.errors import FastgmmWarning, InvalidParameterError
+from fastgmm.estimators._fit import StartRecord
+from fastgmm.estimators.gaussian import GaussianMixture
+from fastgmm.mixture import Mixture
+from fastgmm.params import Params
+from fastgmm.typing import Array
+
+__all__ = ["pack_fit", "pack_settings", "unpack_fit", "unpack_settings"]
+
+_PREFIX: Final = "settings."  # of arrays that are settings
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_SUMS: Final = ("log_likelihood", "lower_bound", "log_map", "initial_log_likelihood", "total_weight")
+
+History = tuple[IterationRecord, ...]
+
+
+def pack_settings(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Return the constructor's parameters for the header; those that are arrays go into `arrays`.
+
+    What is code or a generator's state is left out with a `FastgmmWarning`: a file that could bring code would be
+    unsafe to open.
+    """
+    packed: dict[str, Any] = {}
+    left_out = []
+    for name, value in model.get_params(deep=False).items():
+        if isinstance(value, np.generic):
+            value = value.item()
+        if value is None or isinstance(value, bool | int | str):
+            packed[name] = value
+        elif isinstance(value, float):
+            packed[name] = _number(value)
+        elif (array := _numeric(value)) is not None:
+            arrays[_PREFIX + name] = array
+        else:
+            left_out.append(name)
+    if left_out:
+        msg = (
+            f"{', '.join(left_out)}: functions and random generators cannot be stored in a model file; the loaded model"
+            " will have the default there"
+        )
+        warnings.warn(msg, FastgmmWarning, stacklevel=3)
+    return packed
+
+
+def unpack_settings(packed: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Return constructor parameters; those this release does not know are ignored with a `FastgmmWarning`.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a value is not one that `pack_settings` writes.
+    """
+    settings = dict(packed)
+    settings.update({name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)})
+    known = GaussianMixture().get_params(deep=False)
+    for name, value in settings.items():
+        if isinstance(value, dict | list):
+            msg = f"the setting {name} must be a number, a text or an array; got a {type(value).__name__}"
+            raise InvalidParameterError(msg)
+        if isinstance(known.get(name), float):
+            settings[name] = float(value)
+    unknown = sorted(settings.keys() - known.keys())
+    if unknown:
+        msg = f"this release of fastgmm does not know the settings {', '.join(unknown)}; they are ignored"
+        warnings.warn(msg, FastgmmWarning, stacklevel=4)
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def pack_fit(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Return the account of the fit for the header; histories go into `arrays`."""
+    result = model.result_
+    histories = ([] if result is None else [result.history]) + [start.history for start in model.starts_]
+    # All histories in one array: a model of a thousand starts has no thousand members.
+    flat = [(record.log_likelihood, record.seconds) for history in histories for record in history]
+    arrays["history"] = np.array(flat, dtype=np.float64).reshape(-1, 2)
+    arrays["history_ends"] = np.cumsum([len(history) for history in histories], dtype=np.int64)
+    arrays["lower_bounds"] = np.array(model.lower_bounds_, dtype=np.float64)
+    return {
+        "dtype": model._dtype.name,
+        "converged": bool(model.converged_),
+        "n_iter": int(model.n_iter_),
+        "lower_bound": _number(model.lower_bound_),
+        "result": None if result is None else _pack_result(result),
+        "starts": [_pack_start(start) for start in model.starts_],
+    }
+
+
+def unpack_fit(model: GaussianMixture, params: Params, packed: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Make `model` fitted, as it was when `pack_fit` wrote `packed`.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If something is missing or of the wrong kind.
+    """
+    flat = arrays["history"].tolist()
+    ends = arrays["history_ends"].tolist()
+    if sorted(ends) != ends or (ends[-1] if ends else 0) != len(flat):
+        msg = f"history_ends must ascend to the {len(flat)} records of history; got {ends[:10]}"
+        raise InvalidParameterError(msg)
+    histories = [
+        tuple(IterationRecord(float(value), float(seconds)) for value, seconds in flat[first:last])
+        for first, last in pairwise([0, *ends])
+    ]
+    result = None
+    if packed["result"] is not None:
+        result = _unpack_result(packed["result"], params, histories.pop(0))
+    starts = tuple(_unpack_start(start, history) for start, history in zip(packed["starts"], histories, strict=True))
+    model._adopt(Mixture.from_params(params), _DTYPES[packed["dtype"]], result, starts)
+    # A model that was converted from another library has these without a result.
+    model.converged_ = bool(packed["converged"])
+    model.n_iter_ = int(packed["n_iter"])
+    model.lower_bound_ = float(packed["lower_bound"])
+    model.lower_bounds_ = [float(value) for value in arrays["lower_bounds"].tolist()]
+
+
+def _pack_result(result: FitResult) -> dict[str, Any]:
+    sums = {name: _number(getattr(result, name)) for name in _SUMS}
+    return {
+        "status": result.status.name,
+        "n_iter": int(result.n_iter),
+        **sums,
+        "events": _pack_events(result.events),
+        "empty": [int(k) for k in result.empty],
+        "collapsed": [int(k) for k in result.collapsed],
+    }
+
+
+def _unpack_result(packed: Mapping[str, Any], params: Params, history: History) -> FitResult:
+    return FitResult(
+        params=params,
+        status=FitStatus[packed["status"]],
+        n_iter=int(packed["n_iter"]),
+        **{name: float(packed[name]) for name in _SUMS},
+        history=history,
+        events=_unpack_events(packed["events"]),
+        empty=tuple(int(k) for k in packed["empty"]),
+        collapsed=tuple(int(k) for k in packed["collapsed"]),
+    )
+
+
+def _pack_start(start: StartRecord) -> dict[str, Any]:
+    return {
+        "status": None if start.status is None else start.status.name,
+        "lower_bound": _number(start.lower_bound),
+        "n_iter": int(start.n_iter),
+        "events": _pack_events(start.events),
+        "error": start.error,
+    }
+
+
+def _unpack_start(packed: Mapping[str, Any], history: History) -> StartRecord:
+    return StartRecord(
+        status=None if packed["status"] is None else FitStatus[packed["status"]],
+        lower_bound=float(packed["lower_bound"]),
+        n_iter=int(packed["n_iter"]),
+        history=history,
+        events=_unpack_events(packed["events"]),
+        error=str(packed["error"]),
+    )
+
+
+def _pack_events(events: Sequence[ComponentEvent]) -> list[dict[str, Any]]:
+    return [
+        {
+            "iteration": int(event.iteration),
+            "component": None if event.component is None else int(event.component),
+            "kind": event.kind,
+            "detail": event.detail,
+        }
+        for event in events
+    ]
+
+
+def _unpack_events(packed: Sequence[Mapping[str, Any]]) -> tuple[ComponentEvent, ...]:
+    return tuple(
+        ComponentEvent(
+            iteration=int(event["iteration"]),
+            component=None if event["component"] is None else int(event["component"]),
+            kind=str(event["kind"]),
+            detail=str(event["detail"]),
+        )
+        for event in packed
+    )
+
+
+def _number(value: float) -> float | str:
+    """Return a float as JSON can hold it; `float` turns both forms back."""
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
+
+
+def _numeric(value: Any) -> Array | None:
+    """Return an array-like setting as a plain array of numbers, or None if it is no such thing."""
+    if callable(value) or isinstance(value, np.random.RandomState):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return None
+    if array.dtype.kind == "f":
+        return array.astype(np.float64, copy=False) if array.dtype != np.float32 else array
+    return array.astype(np.int64, copy=False) if array.dtype.kind in "iub" else None
