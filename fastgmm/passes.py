@@ -1,142 +1,378 @@
-"""Data passes: the only code that sees rows. A slow NumPy version behind the final interface.
+"""Data passes: the only code that sees rows.
 
-Nothing of size N x K is held: rows come in chunks. The fused kernels take this file's place behind the same names.
+    accumulate(density, rows) -> SufficientStatistics       score_samples, predict, predict_proba -> one value a row
+
+1. A pass is a row of two tables: `fastgmm.kernels.programs.PROGRAMS` (factor kind -> kernel) and `MOMENTS` below (what
+   the kernel's sums mean for a scatter kind). No name of a covariance family occurs here.
+2. Nothing of size N x K is held; `predict_proba` alone returns such an array, because it was asked for.
+3. Rows that are not finite have no finite log-density, so a pass counts them on its way and nobody scans the data a
+   second time. Only when there are some are they looked for, to name the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fastgmm.density import Density
-from fastgmm.errors import InvalidParameterError, NonFiniteDataError
+from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import layout
+from fastgmm.kernels.programs import PROGRAMS, common_centre, scatter_program, set_cut
+from fastgmm.kernels.runner import Program, Runner
+from fastgmm.kernels.small import LARGEST
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, IntArray, RowSource
 
 __all__ = ["Accumulator", "NonFiniteDataError", "accumulate", "assign", "predict", "predict_proba", "score_samples"]
 
-_CHUNK = 4096
+CANCELLATION = 1e5
+"""Ratio of the total to the within-component variance from which the pooled scatter is summed directly.
+
+Total minus between loses log10(ratio) digits: at 1e5, five of sixteen."""
+
+Moments = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
 
-def _chunks(rows: RowSource) -> Iterator[tuple[int, Float64Array, Float64Array]]:
-    """Yield (first row, rows as float64, weights), finite rows only."""
-    for block in rows.blocks(_CHUNK):
-        for i in range(0, block.x.shape[0], _CHUNK):
-            x = block.x[i : i + _CHUNK].astype(np.float64)
-            if not np.isfinite(x).all():
-                row, column = (int(v) for v in np.argwhere(~np.isfinite(x))[0])
-                at = block.first + i + row
-                msg = f"X must be finite; row {at}, column {column} is {x[row, column]}. Remove or impute such rows"
-                raise NonFiniteDataError(msg, row=at, column=column)
-            w = np.ones(x.shape[0]) if block.weight is None else block.weight[i : i + _CHUNK]
-            yield block.first + i, x, w
+def _build(density: Density, dtype: np.dtype[Any], *, drop: bool = True) -> tuple[Program, float]:
+    if density.kind not in PROGRAMS:
+        msg = f"factor kind must be one of {', '.join(map(repr, PROGRAMS))}; got {density.kind!r}"
+        raise InvalidParameterError(msg)
+    program, top = PROGRAMS[density.kind](density, dtype)
+    set_cut(program, density, drop=drop)
+    return program, top
 
 
-def _whiten(density: Density, centred: Float64Array, k: int) -> Float64Array:
-    if density.kind == "chol":
-        return np.asarray(centred @ density.factor[k].T)
-    if density.kind == "shared_chol":
-        return np.asarray(centred @ density.factor.T)
-    if density.kind in ("diag", "scalar"):
-        return np.asarray(centred * density.factor[k])
-    msg = f"unknown factor kind {density.kind!r}"
-    raise InvalidParameterError(msg)
+# -- from a kernel's sums to moments: (reference (K, D), s0, s1 about it, s2 about it) ---------------------------------
 
 
-def _evaluate(density: Density, x: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Log-density (n,) and responsibilities (n, K); rows out of reach of all go to the nearest component."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        y = [_whiten(density, x - density.means[k], k) for k in range(density.n_components)]
-        scale = np.maximum(np.max([np.abs(v).max(axis=1) for v in y], axis=0), 1.0)
-        near = np.array([((v / scale[:, None]) ** 2).sum(axis=1) for v in y]).T
-        log_joint = density.log_norm - 0.5 * np.array([(v**2).sum(axis=1) for v in y]).T
-    top = log_joint.max(axis=1)
-    lost = ~(top > -np.inf)
-    near[:, density.log_norm == -np.inf] = np.inf
-    with np.errstate(invalid="ignore"):
-        r = np.exp(log_joint - top[:, None])
-    r[lost] = np.eye(density.n_components)[near[lost].argmin(axis=1)]
-    total = r.sum(axis=1)
-    return np.where(lost, -np.inf, top + np.log(total)), r / total[:, None]
+def _zeroth_and_first(program: Program, total: Float64Array) -> tuple[Float64Array, Float64Array]:
+    k, d = program.n_components, program.n_features
+    first = total[program.first : program.first + k * program.first_length].reshape(k, program.first_length)
+    return total[a.WEIGHT : a.WEIGHT + k], np.ascontiguousarray(first[:, :d])
+
+
+def _second(program: Program, total: Float64Array) -> Float64Array:
+    k = program.n_components
+    return total[program.second : program.second + k * program.moment_length].reshape(k, program.moment_length)
+
+
+def _unpack(program: Program, packed: Float64Array) -> Float64Array:
+    if program.n_features <= LARGEST:
+        return layout.unpack_small(packed, program.n_features)
+    return layout.unpack_moments(packed, program.n_features, program.dtype.itemsize)
+
+
+def _full(program: Program, total: Float64Array, density: Density) -> Moments:
+    s0, s1 = _zeroth_and_first(program, total)
+    return density.means, s0, s1, _unpack(program, _second(program, total))
+
+
+def _full_to_pooled(program: Program, total: Float64Array, density: Density) -> Moments:
+    reference, s0, s1, s2 = _full(program, total, density)
+    return reference, s0, s1, s2.sum(axis=0)
+
+
+def _diag(program: Program, total: Float64Array, density: Density) -> Moments:
+    s0, s1 = _zeroth_and_first(program, total)
+    return density.means, s0, s1, np.array(_second(program, total)[:, : program.n_features])
+
+
+def _trace(program: Program, total: Float64Array, density: Density) -> Moments:
+    s0, s1 = _zeroth_and_first(program, total)
+    s1 -= s0[:, None] * (density.means - common_centre(density))
+    return density.means, s0, s1, np.array(_second(program, total)[:, 0])
+
+
+MOMENTS: dict[tuple[str, str], Callable[[Program, Float64Array, Density], Moments]] = {
+    ("chol", "full"): _full,
+    ("chol", "pooled"): _full_to_pooled,
+    ("diag", "diag"): _diag,
+    ("scalar", "trace"): _trace,
+}
+"""(factor kind, scatter kind) -> meaning of a kernel's sums."""
 
 
 class Accumulator:
-    """A data source bound to a scatter kind; call it with a density to get statistics."""
+    """A data source bound to a scatter kind; call it with a density to get statistics.
+
+    Keeps scratch, and for the pooled scatter the total scatter of the data, from one call to the next. Not to be called
+    from two threads at once.
+
+    Parameters
+    ----------
+    rows : RowSource
+    scatter : {"full", "pooled", "diag", "trace"}
+        What second moments to return; see `SufficientStatistics`.
+    n_threads : int, optional
+        Use at most so many threads. The result does not depend on it.
+    """
 
     def __init__(self, rows: RowSource, scatter: str, *, n_threads: int | None = None) -> None:
-        self.rows, self.scatter, self.n_threads = rows, scatter, n_threads
+        self.rows = rows
+        self.scatter = scatter
+        self._runner = Runner(n_threads)
+        self._whole: tuple[Float64Array, Float64Array] | None = None  # mean and scatter of all rows
 
     def __call__(self, density: Density, *, moments: bool = True) -> SufficientStatistics:
-        """Run one pass; without `moments` only log-likelihood, log_map and counts are filled in."""
-        n_comp, n_feat = density.means.shape
-        s0, s1 = np.zeros(n_comp), np.zeros((n_comp, n_feat))
-        s2 = np.zeros(scatter_shape(self.scatter, n_comp, n_feat))
-        log_likelihood = log_map = total = 0.0
-        for _, x, w in _chunks(self.rows):
-            log_density, r = _evaluate(density, x)
-            keep = w > 0.0
-            log_likelihood += float(w[keep] @ log_density[keep])
-            log_map += float(w @ np.log(r.max(axis=1)))
-            total += float(w.sum())
-            for k in range(n_comp if moments else 0):
-                wr, c = w * r[:, k], x - density.means[k]
-                s0[k] += wr.sum()
-                s1[k] += wr @ c
-                if self.scatter == "full":
-                    s2[k] += (c * wr[:, None]).T @ c
-                elif self.scatter == "pooled":
-                    s2 += (c * wr[:, None]).T @ c
-                elif self.scatter == "diag":
-                    s2[k] += wr @ c**2
-                else:
-                    s2[k] += wr @ (c**2).sum(axis=1)
+        """Run one pass.
+
+        Parameters
+        ----------
+        density : Density
+            The parameters under which rows are shared out.
+        moments : bool
+            False: only log_likelihood, log_map, total_weight and n_rows are computed, in about half the time; the rest
+            is zero.
+
+        Returns
+        -------
+        SufficientStatistics
+
+        Raises
+        ------
+        NonFiniteDataError
+            If a row holds NaN or an infinity.
+        InvalidDataError
+            If a row is so far from all components that its density cannot be computed.
+        InvalidParameterError
+            If no kernel serves this pair of factor and scatter kind.
+        """
+        if moments and density.kind == "shared_chol" and self.scatter == "pooled":
+            return self._pooled(density)
+        if moments and (density.kind, self.scatter) not in MOMENTS:
+            msg = f"no pass for factor kind {density.kind!r} and scatter kind {self.scatter!r}; there are {sorted(MOMENTS)}"
+            raise InvalidParameterError(msg)
+        program, top = _build(density, self.rows.dtype)
+        total = self._run(program, a.FIT if moments else a.EVALUATE)
+        if moments:
+            return self._statistics(total, top, *MOMENTS[density.kind, self.scatter](program, total, density))
+        k, d = density.means.shape
+        zero = np.zeros(k), np.zeros((k, d)), np.zeros(scatter_shape(self.scatter, k, d))
+        return self._statistics(total, top, density.means, *zero)
+
+    def _run(self, program: Program, mode: int) -> Float64Array:
+        total = self._runner.run(program, self.rows, mode)
+        if total[a.LOST] > 0.0:
+            raise_lost(self.rows)
+        return total
+
+    def _statistics(
+        self,
+        total: Float64Array,
+        top: float,
+        reference: Float64Array,
+        s0: Float64Array,
+        s1: Float64Array,
+        s2: Float64Array,
+    ) -> SufficientStatistics:
+        weight = float(total[a.TOTAL_WEIGHT])
         return SufficientStatistics.from_moments(
             self.scatter,
-            density.means,
+            reference,
             s0,
             s1,
             s2,
-            log_likelihood=log_likelihood,
-            log_map=log_map,
-            total_weight=total,
+            log_likelihood=float(total[a.LOG_LIKELIHOOD]) + top * weight,
+            log_map=float(total[a.LOG_LARGEST]),
+            total_weight=weight,
             n_rows=self.rows.n_rows,
         )
 
+    def _pooled(self, density: Density) -> SufficientStatistics:
+        """Pooled scatter = total scatter - scatter of the means, both about the mean of the data."""
+        if self._whole is None:
+            self._whole = self._total_scatter(density)
+        centre, scatter = self._whole
+        program, top = _build(density, self.rows.dtype)
+        total = self._run(program, a.FIT)
+        s0, s1 = _zeroth_and_first(program, total)
+        s1 += s0[:, None] * (common_centre(density) - centre)
+        means = np.broadcast_to(centre, s1.shape)
+        stats = self._statistics(total, top, means, s0, s1, scatter.copy())
+        weight = max(stats.total_weight, np.finfo(float).tiny)
+        spread = np.einsum("ij,jk,ik->i", density.factor, scatter / weight, density.factor, optimize=True)
+        if spread.max() < CANCELLATION:
+            return stats
+        # The components are far apart for their width: sum within them instead, at the cost of a full pass.
+        k, d = density.means.shape
+        wide = np.broadcast_to(density.factor, (k, d, d))
+        return self(Density("chol", density.means, wide, density.log_norm, density.log_weights))
+
+    def _total_scatter(self, density: Density) -> tuple[Float64Array, Float64Array]:
+        """Mean (D,) of all rows and their scatter (D, D) about it."""
+        centre = common_centre(density)
+        while True:
+            program = scatter_program(centre, self.rows.dtype)
+            total = self._run(program, a.FIT)
+            s0, s1 = _zeroth_and_first(program, total)
+            s2 = layout.unpack_moments(_second(program, total), centre.shape[0], self.rows.dtype.itemsize)[0]
+            shift = s1[0] / s0[0]
+            # about the mean itself, unless the guess was so far off that the correction would cost digits
+            if (s0[0] * shift**2 <= 100.0 * (np.diag(s2) - s0[0] * shift**2)).all() or not shift.any():
+                return centre + shift, s2 - s0[0] * np.multiply.outer(shift, shift)
+            moved = centre + shift
+            if np.array_equal(moved, centre):
+                return centre, s2
+            centre = moved
+
 
 def accumulate(rows: RowSource, density: Density, scatter: str, *, moments: bool = True) -> SufficientStatistics:
-    """Run one pass over `rows`."""
+    """Run one pass over `rows`; see `Accumulator`."""
     return Accumulator(rows, scatter)(density, moments=moments)
 
 
 def assign(rows: RowSource, centers: Array) -> tuple[Float64Array, Float64Array, float]:
-    """One k-means step: weights (K,) and means (K, D) of the rows nearest to each center, and the inertia."""
-    counts, sums, inertia = np.zeros(len(centers)), np.zeros(centers.shape), 0.0
-    for _, x, w in _chunks(rows):
-        distance = np.array([((x - c) ** 2).sum(axis=1) for c in centers]).T
-        label = distance.argmin(axis=1)
-        inertia += float(w @ distance.min(axis=1))
-        for k in range(len(centers)):
-            mine = label == k
-            counts[k] += w[mine].sum()
-            sums[k] += w[mine] @ (x[mine] - centers[k])
-    return (
-        counts,
-        centers + np.divide(sums, counts[:, None], out=np.zeros(sums.shape), where=counts[:, None] > 0),
-        inertia,
-    )
+    """One k-means step.
+
+    Parameters
+    ----------
+    rows : RowSource
+    centers : ndarray (K, D)
+
+    Returns
+    -------
+    weight : ndarray (K,) float64
+        Sum of the weights of the rows nearest to each center; the first of equally near centers has a row.
+    means : ndarray (K, D) float64
+        Their weighted means; the center itself where it has no rows.
+    inertia : float
+        Weighted sum of squared distances to the nearest center.
+    """
+    centers = np.ascontiguousarray(centers, np.float64)
+    k = centers.shape[0]
+    density = Density("scalar", centers, np.ones(k), np.zeros(k), np.zeros(k))
+    program, _ = _build(density, rows.dtype)
+    total = Runner().run(program, rows, a.ASSIGN)
+    if total[a.LOST] > 0.0:
+        raise_lost(rows)
+    s0, s1 = _zeroth_and_first(program, total)
+    shift = np.divide(s1, s0[:, None], out=np.zeros(s1.shape), where=s0[:, None] > 0.0)
+    means = np.where(s0[:, None] > 0.0, common_centre(density) + shift, centers)
+    return s0.copy(), means, float(_second(program, total)[:, 0].sum())
+
+
+# -- one value a row ---------------------------------------------------------------------------------------------------
 
 
 def score_samples(rows: RowSource, density: Density) -> Float64Array:
-    """Log-density of every row, (N,), nats."""
-    return np.concatenate([_evaluate(density, x)[0] for _, x, _ in _chunks(rows)])
+    """Log-density of every row, (N,) float64, nats.
+
+    -inf for a finite row so far out that the square of its scaled distance is not representable.
+
+    Raises
+    ------
+    NonFiniteDataError
+        If a row holds NaN or an infinity.
+    """
+    program, top = _build(density, rows.dtype)
+    out = np.empty(rows.n_rows)
+    if Runner().run(program, rows, a.SCORE, out)[a.LOST] > 0.0:
+        raise_non_finite(rows)
+    out += top
+    return out
 
 
 def predict(rows: RowSource, density: Density) -> IntArray:
-    """Most probable component of every row, (N,); the first one wins a tie."""
-    return np.concatenate([_evaluate(density, x)[1].argmax(axis=1) for _, x, _ in _chunks(rows)]).astype(np.int64)
+    """Most probable component of every row, (N,) int64; the first one wins a tie.
+
+    Raises
+    ------
+    NonFiniteDataError
+        If a row holds NaN or an infinity.
+    """
+    program, _ = _build(density, rows.dtype)
+    out = np.empty(rows.n_rows, np.int64)
+    if Runner().run(program, rows, a.PREDICT, out)[a.LOST] > 0.0:
+        raise_non_finite(rows)
+        for index, x in _chosen(rows, out < 0):
+            out[index] = nearest(density, x)
+    return out
 
 
 def predict_proba(rows: RowSource, density: Density) -> Float64Array:
-    """Responsibilities, (N, K)."""
-    return np.concatenate([_evaluate(density, x)[1] for _, x, _ in _chunks(rows)])
+    """Responsibilities of every row, (N, K) float64, in C order.
+
+    Raises
+    ------
+    NonFiniteDataError
+        If a row holds NaN or an infinity.
+    """
+    program, _ = _build(density, rows.dtype, drop=False)
+    out = np.empty((rows.n_rows, density.n_components))
+    if Runner().run(program, rows, a.PROBABILITY, out)[a.LOST] > 0.0:
+        raise_non_finite(rows)
+        for index, x in _chosen(rows, ~out.any(axis=1)):
+            out[index] = 0.0
+            out[index, nearest(density, x)] = 1.0
+    return out
+
+
+# -- rows without a density --------------------------------------------------------------------------------------------
+
+
+def _chosen(rows: RowSource, mask: Array) -> Any:
+    """Yield (row numbers, rows) of the masked rows."""
+    for block in rows.blocks(1024):
+        index = np.flatnonzero(mask[block.first : block.first + block.x.shape[0]])
+        if index.size:
+            yield block.first + index, block.x[index].astype(np.float64)
+
+
+def nearest(density: Density, x: Float64Array) -> IntArray:
+    """Component at the smallest scaled distance, for rows (n, D) whose densities all underflow."""
+    best = np.full(x.shape[0], np.inf)
+    label = np.zeros(x.shape[0], np.int64)
+    for k in np.flatnonzero(density.log_norm > -np.inf):
+        u = x - density.means[k]
+        size = np.maximum(np.abs(u).max(axis=1), np.finfo(float).tiny)
+        u /= size[:, None]
+        factor = density.factor if density.kind == "shared_chol" else density.factor[k]
+        y = u @ factor.T if factor.ndim == 2 else u * factor
+        with np.errstate(divide="ignore"):
+            distance = np.log(size) + 0.5 * np.log((y * y).sum(axis=1))  # the distance itself may overflow
+        label[distance < best] = k
+        best = np.minimum(best, distance)
+    return label
+
+
+def raise_non_finite(rows: RowSource) -> None:
+    """Raise if a row holds NaN or an infinity, naming the first such value.
+
+    Raises
+    ------
+    NonFiniteDataError
+    """
+    for block in rows.blocks(1024):
+        for start in range(0, block.x.shape[0], 65536):
+            x = block.x[start : start + 65536]
+            wrong = ~np.isfinite(x)
+            if wrong.any():
+                row, column = (int(v) for v in np.argwhere(wrong)[0])
+                at = block.first + start + row
+                kind = "NaN" if np.isnan(x[row, column]) else "infinity"
+                msg = (
+                    f"Input X contains {kind}: row {at}, column {column}. Every entry must be finite; "
+                    "remove or impute such rows"
+                )
+                raise NonFiniteDataError(msg, row=at, column=column)
+
+
+def raise_lost(rows: RowSource) -> None:
+    """Raise for rows that have no computable density.
+
+    Raises
+    ------
+    NonFiniteDataError
+        If a row holds NaN or an infinity.
+    InvalidDataError
+        Otherwise.
+    """
+    raise_non_finite(rows)
+    msg = (
+        "X must hold rows whose distance from the components can be squared; got at least one row so far out (more than "
+        "1e150 standard deviations) that its density is 0 for every component. Remove such rows or divide X by a constant"
+    )
+    raise InvalidDataError(msg)

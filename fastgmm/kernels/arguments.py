@@ -1,0 +1,115 @@
+"""How a block of work is told what to do: one table of 64-bit integers, addresses and sizes.
+
+Every pass is compiled once, as a C function ``block(table, item, worker, tag)``. A generic launcher calls it for item
+0, 1, 2, ... from one thread or from many, so the serial and the parallel path run the same machine code, and a further
+pass costs no further parallel compilation. `tag` is null; its type says which element type the pass works in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba.core import types
+from numba.extending import intrinsic
+
+TILE = 192  # rows a tile: a multiple of 3 vectors of either element type
+ALIGNMENT = 64  # bytes
+
+# -- slots of the table ------------------------------------------------------------------------------------------------
+(
+    ROWS,  # address of the rows, (n, D), C order
+    WEIGHTS,  # address of their weights, float64, or 0
+    N_ROWS,
+    N_FEATURES,
+    PADDED,  # n_features rounded up to whole vectors
+    N_COMPONENTS,
+    SIZE,  # bytes of an element
+    BLOCK_ROWS,
+    FIRST_BLOCK,  # item 0 is this block of the rows
+    MODE,
+    MEANS,
+    FACTORS,
+    FACTOR_LENGTH,  # elements of one component's packed factor
+    LOG_NORM,
+    SCALES,
+    CUT,
+    CENTRE,
+    WIDE_MEANS,  # means as the moments' kernels read them
+    SLOTS,  # address of the partials, float64
+    SLOT_LENGTH,
+    FIRST,  # where in a slot the first moments begin
+    SECOND,  # where the second moments begin
+    MOMENT_LENGTH,  # elements of one component's second moments
+    SCRATCH,  # address of the workers' scratch
+    SCRATCH_BYTES,  # of one worker
+    OUT,
+    STACK,  # of the fold: address of the levels
+    DEPTH,  # of the fold: address of the counters
+    SEGMENT,  # of the fold: elements a segment
+    COUNT,  # of the fold: filled slots
+    LEVELS,
+    N_SLOTS_IN_TABLE,
+) = range(32)
+
+# -- a slot: the partial sums of a block, float64 ------------------------------------------------------------------------
+LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)
+WEIGHT = 4  # where the weights of the components begin
+
+
+# -- modes: what a pass is to give -------------------------------------------------------------------------------------
+FIT = 0  # sums and moments
+EVALUATE = 1  # sums only
+SCORE = 2  # OUT: log-density of every row, float64
+PREDICT = 3  # OUT: the most probable component of every row, int64
+PROBABILITY = 4  # OUT: (n, K) responsibilities, float64
+ASSIGN = 5  # like FIT, with hard assignment: k-means
+
+
+def table() -> npt.NDArray[np.int64]:
+    """An empty table."""
+    return np.zeros(N_SLOTS_IN_TABLE, np.int64)
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any, tag: Any) -> Any:
+    """An address as a pointer of the tag's type."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return tag(address, tag), codegen
+
+
+def _typed(dtype: Any) -> Any:
+    @intrinsic
+    def convert(typingctx: Any, address: Any) -> Any:
+        """An address as a pointer."""
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return types.CPointer(dtype)(types.int64), codegen
+
+    return convert
+
+
+float64_pointer = _typed(types.float64)
+int64_pointer = _typed(types.int64)
+int32_pointer = _typed(types.int32)
+
+
+@intrinsic
+def at(typingctx: Any, base: Any, offset: Any) -> Any:
+    """The pointer `offset` elements on."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return base(base, types.int64), codegen
+
+
+def aligned(size: int) -> int:
+    """Bytes, rounded up to whole cache lines."""
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT

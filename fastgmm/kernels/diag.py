@@ -1,0 +1,47 @@
+"""The pass for a diagonal factor a component.
+
+For reference, per row x and component k, with a = 1 / std, u = x - mu_k:
+
+    log p = log_norm_k - |a_k u|^2 / 2        r = softmax(log p)        s0 += r    s1 += r u    s2 += r u^2
+"""
+
+from __future__ import annotations
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import micro, tile
+from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.simd import VECTOR_BYTES
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+
+
+def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
+    """One block of rows; see `arguments.py`."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
+    means, scales, log_norm = (
+        pointer(table[a.MEANS], tag),
+        pointer(table[a.FACTORS], tag),
+        pointer(table[a.LOG_NORM], tag),
+    )
+    wide_means = pointer(table[a.WIDE_MEANS], tag)
+    for first in range(begin, end, TILE):
+        count = min(TILE, end - first)
+        panels = (count + panel - 1) // panel
+        total = panels * panel
+        load_panels(table, first, count, total, tag, ws)
+        load_weights(table, first, count, total, ws.weight)
+        micro.diagonal_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, TILE)
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] != a.FIT:
+            continue
+        for c in range(k):
+            tile.select_live(
+                at(ws.resp, c * TILE), ws.scale, total, 0, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+            )
+            live = ws.found[0]
+            if live > 0:
+                mean = at(wide_means, c * 2 * padded)
+                sums, squares = at(slot, table[a.FIRST] + c * padded), at(slot, table[a.SECOND] + c * padded)
+                micro.diagonal_moments(ws.rows, ws.live, ws.values, live, padded, mean, sums, squares)

@@ -1,0 +1,62 @@
+"""The pass for a triangular factor a component (full covariances), five features and more.
+
+For reference, per row x and component k, with W = inverse Cholesky factor, u = x - mu_k:
+
+    log p = log_norm_k - |W_k u|^2 / 2        r = softmax(log p)        s0 += r    s1 += r u    S += r u u'
+
+Per tile: the density of a component is a triangular product with lanes over samples; its moments take only the rows
+that it is responsible for, about its mean, scaled by sqrt(r), and add their Gram matrix with lanes over features.
+"""
+
+from __future__ import annotations
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import micro, tile
+from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.simd import VECTOR_BYTES
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+
+
+def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
+    """One block of rows; see `arguments.py`."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
+    means, factors, log_norm = (
+        pointer(table[a.MEANS], tag),
+        pointer(table[a.FACTORS], tag),
+        pointer(table[a.LOG_NORM], tag),
+    )
+    length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
+    wide_means = pointer(table[a.WIDE_MEANS], tag)
+    for first in range(begin, end, TILE):
+        count = min(TILE, end - first)
+        panels = (count + panel - 1) // panel
+        total = panels * panel
+        load_panels(table, first, count, total, tag, ws)
+        load_weights(table, first, count, total, ws.weight)
+        for c in range(k):
+            micro.triangular_density(
+                ws.panels,
+                panels,
+                at(means, c * 2 * d),
+                at(factors, c * length),
+                ws.work,
+                d,
+                at(log_norm, c),
+                at(ws.resp, c * TILE),
+            )
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] != a.FIT:
+            continue
+        for c in range(k):
+            tile.select_live(
+                at(ws.resp, c * TILE), ws.scale, total, 1, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+            )
+            live = ws.found[0]
+            if live > 0:
+                mean = at(wide_means, c * 2 * padded)
+                sums = at(slot, table[a.FIRST] + c * padded)
+                micro.gather(ws.rows, ws.live, ws.values, live, padded, mean, ws.centred, sums)
+                micro.rank_update(ws.centred, live, d, padded, at(slot, table[a.SECOND] + c * moment_length))

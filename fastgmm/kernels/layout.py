@@ -1,0 +1,111 @@
+"""Parameters and moments between NumPy's layouts and the kernels' (`micro.py` defines the latter)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgmm.kernels.micro import BLOCKS
+from fastgmm.kernels.simd import VECTOR_BYTES
+
+Float64 = npt.NDArray[np.float64]
+Real = npt.NDArray[np.floating[Any]]
+
+
+@functools.cache
+def row_blocks(n: int) -> tuple[tuple[int, int], ...]:
+    """(first, q) for rows 0..n-1 in blocks of 8, then of 4, 2 and 1 rows."""
+    blocks, first = [], 0
+    while first < n:
+        q = next(q for q in BLOCKS if first + q <= n)
+        blocks.append((first, q))
+        first += q
+    return tuple(blocks)
+
+
+def padded_width(n_features: int, size: int) -> int:
+    """`n_features` rounded up to whole vectors of elements of `size` bytes."""
+    lanes = VECTOR_BYTES // size
+    return -(-n_features // lanes) * lanes
+
+
+def split(values: Float64, dtype: npt.DTypeLike, width: int) -> Real:
+    """(..., n) as (..., 2, width): a high part in `dtype` and the low part that it leaves, padded with zeros."""
+    n = values.shape[-1]
+    out: Real = np.zeros((*values.shape[:-1], 2, width), dtype)
+    out[..., 0, :n] = values
+    if out.dtype != np.float64:
+        out[..., 1, :n] = values - out[..., 0, :n]
+    return out
+
+
+def pack_triangles(factors: Float64, dtype: npt.DTypeLike) -> Real:
+    """(K, D, D) lower triangles as (K, length): row blocks, column by column."""
+    k, d, _ = factors.shape
+    blocks = row_blocks(d)
+    out: Real = np.empty((k, sum(q * (first + q) for first, q in blocks)), dtype)
+    offset = 0
+    for first, q in blocks:
+        columns = first + q
+        out[:, offset : offset + q * columns].reshape(k, columns, q)[:] = factors[:, first:columns, :columns].transpose(
+            0, 2, 1
+        )
+        offset += q * columns
+    return out
+
+
+def pack_components(values: Float64, dtype: npt.DTypeLike) -> Real:
+    """(K, D) as blocks of q components, feature by feature; a low part of the same length follows (zeros in float64)."""
+    k, d = values.shape
+    high = values.astype(dtype)
+    low = values - high
+    out: Real = np.empty((2, k * d), dtype)
+    for first, q in row_blocks(k):
+        place = slice(first * d, (first + q) * d)
+        out[0, place] = high[first : first + q].T.ravel()
+        out[1, place] = low[first : first + q].T.ravel()
+    return out
+
+
+def moment_length(n_features: int, size: int) -> int:
+    """Numbers in one component's packed second moments."""
+    return sum(q * padded_width(first + q, size) for first, q in row_blocks(n_features))
+
+
+def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
+    """(K, moment_length) as symmetric (K, D, D)."""
+    k = packed.shape[0]
+    out = np.empty((k, n_features, n_features))
+    offset = 0
+    for first, q in row_blocks(n_features):
+        width = padded_width(first + q, size)
+        block = packed[:, offset : offset + q * width].reshape(k, q, width)
+        last = first + q
+        out[:, first:last, :first] = block[:, :, :first]
+        out[:, :first, first:last] = block[:, :, :first].transpose(0, 2, 1)
+        square = np.tril(block[:, :, first:last])
+        out[:, first:last, first:last] = square + np.tril(square, -1).transpose(0, 2, 1)
+        offset += q * width
+    return out
+
+
+@functools.cache
+def _triangle(n: int) -> tuple[Any, Any, Any]:
+    rows, columns = np.tril_indices(n)
+    places = np.zeros((n, n), np.intp)
+    places[rows, columns] = np.arange(rows.size)
+    return rows, columns, np.maximum(places, places.T)
+
+
+def pack_small(factors: Float64, dtype: npt.DTypeLike) -> Real:
+    """(K, D, D) lower triangles as (K, D (D + 1) / 2), row by row."""
+    rows, columns, _ = _triangle(factors.shape[1])
+    return np.ascontiguousarray(factors[:, rows, columns], dtype)
+
+
+def unpack_small(packed: Float64, n_features: int) -> Float64:
+    """(K, D (D + 1) / 2), row by row, as symmetric (K, D, D)."""
+    return np.ascontiguousarray(packed[:, _triangle(n_features)[2]])

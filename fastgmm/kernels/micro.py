@@ -1,0 +1,395 @@
+"""The micro-kernels: the few loops in which a fit spends its time.
+
+Shapes and layouts (T rows a tile, D features, K components, L lanes, V = 3 vectors, Q = V L rows a panel)
+
+* rows: (T, Dp), the tile as it lies in the user's array, padded with zeros to Dp, a multiple of L;
+* panels: (T / Q, D, Q), the tile transposed so that lanes run over samples;
+* resp: (K, T), log-densities first, then exp(log-density - largest), see `softmax`;
+* factors: for every component its lower triangle in row blocks of 8, then of 4, 2 and 1 rows (`row_blocks`); a block of
+  q rows that begins at row i stores columns 0..i+q-1, each as q numbers;
+* moments: lower triangle in the same row blocks; a block stores its q rows, each padded to a multiple of L columns.
+
+Register blocking: q x V accumulators stay in registers (8 x 3 of 32 vector registers with AVX-512). Each step loads V
+vectors, broadcasts q numbers and does q V fused multiply-adds, so loads are never the limit. The plain twin of every
+kernel is in `twins.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
+
+V = 3
+BLOCKS = (8, 4, 2, 1)
+Block = Callable[[int, Value], None]
+
+
+def for_row_blocks(e: Emitter, n: Value, body: Block) -> None:
+    """Run ``body(q, first)`` for rows 0..n-1 in blocks of 8 and, for the rest, of 4, 2 and 1 rows."""
+    eights = e.builder.and_(n, e.index(-8))
+    with e.loop(0, eights, 8) as first:
+        body(8, first)
+    done = eights
+    for q in BLOCKS[1:]:
+        bit = e.builder.and_(n, e.index(q))
+        with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
+            body(q, done)
+        done = e.add(done, bit)
+
+
+def block_offset(e: Emitter, first: Value, q: int) -> Value:
+    """Where the block of q rows from `first` on begins in a packed factor: the sum of the sizes of the blocks before it.
+
+    Blocks of 8 rows before row i hold 8 * (8 + 16 + ... + i) = i (i + 8) / 2 numbers.
+    """
+    eights = e.builder.and_(first, e.index(-8))
+    offset = e.builder.ashr(e.times(eights, e.add(eights, 8)), e.index(1))
+    row = eights
+    for p in BLOCKS[1:]:
+        if p <= q:
+            break
+        bit = e.builder.and_(first, e.index(p))
+        row = e.add(row, bit)
+        offset = e.add(offset, e.times(bit, row))
+    return offset
+
+
+def centred(e: Emitter, x: Value, mean: Value, j: Any, n: Value) -> Value:
+    """x minus element j of a mean stored as high and, n elements later, low part (float32 only: float64 has no low part)."""
+    value = e.minus(x, e.broadcast(mean, j))
+    return value if e.real == DOUBLE else e.minus(value, e.broadcast(mean, e.add(j, n)))
+
+
+def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value, n: Value, use: Any) -> None:
+    """y = W (x - mean) for one panel, W lower triangular; ``use(first, q, y)`` takes the q x V vectors of a row block.
+
+    The centred panel is written to `work` as its columns are first met, so centring costs no pass of its own.
+    """
+    width = V * e.lanes
+
+    def block(q: int, first: Value) -> None:
+        coefficients = e.at(factor, block_offset(e, first, q))
+        y = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
+
+        def step(x: list[Value], j: Any, rows: range) -> None:
+            for r in rows:
+                w = e.broadcast(coefficients, e.add(e.times(j, q), r))
+                for v in range(V):
+                    e.set(y[r][v], e.fma(w, x[v], e.get(y[r][v])))
+
+        with e.loop(0, first) as j:
+            step([e.load(work, e.add(e.times(j, width), v * e.lanes)) for v in range(V)], j, range(q))
+        for jj in range(q):
+            j = e.add(first, jj)
+            base = e.times(j, width)
+            x = [centred(e, e.load(panel, e.add(base, v * e.lanes)), mean, j, n) for v in range(V)]
+            for v in range(V):
+                e.store(x[v], work, e.add(base, v * e.lanes))
+            step(x, j, range(jj, q))
+        use(first, q, [[e.get(y[r][v]) for v in range(V)] for r in range(q)])
+
+    for_row_blocks(e, n, block)
+
+
+@micro
+def triangular_density(
+    e: Emitter,
+    panels: Value,
+    count: Value,
+    mean: Value,
+    factor: Value,
+    work: Value,
+    n: Value,
+    log_norm: Value,
+    out: Value,
+) -> None:
+    """out[row] = log_norm - |W (x_row - mean)|^2 / 2 for the rows of `count` panels."""
+    width = V * e.lanes
+    constant = e.broadcast(log_norm)
+    with e.loop(0, count) as p:
+        squares = [e.variable(e.zero()) for _ in range(V)]
+
+        def add(_first: Value, q: int, y: list[list[Value]], squares: list[Value] = squares) -> None:
+            for r in range(q):
+                for v in range(V):
+                    e.set(squares[v], e.fma(y[r][v], y[r][v], e.get(squares[v])))
+
+        triangular(e, e.at(panels, e.times(p, e.times(n, width))), mean, factor, work, n, add)
+        for v in range(V):
+            value = e.fma(e.get(squares[v]), e.constant(-0.5), constant)
+            e.store(value, out, e.add(e.times(p, width), v * e.lanes))
+
+
+@micro
+def whiten(
+    e: Emitter, panels: Value, count: Value, mean: Value, factor: Value, work: Value, n: Value, out: Value
+) -> None:
+    """out = W (x - mean) for `count` panels, in the same layout."""
+    width = V * e.lanes
+    with e.loop(0, count) as p:
+        offset = e.times(p, e.times(n, width))
+
+        def keep(first: Value, q: int, y: list[list[Value]], offset: Value = offset) -> None:
+            for r in range(q):
+                for v in range(V):
+                    e.store(y[r][v], out, e.add(e.add(offset, e.times(e.add(first, r), width)), v * e.lanes))
+
+        triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
+
+
+def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
+    """Squared distances of a panel's rows from all components; ``use(component, v, d)`` takes one vector of them.
+
+    `means` (and `scales`, 1/std, for diagonal covariances) hold, for each block of q components (`row_blocks` of K), the
+    features in order, each as q numbers; for float32 the low parts of the means follow in a second array of that shape.
+    """
+    width = V * e.lanes
+    low = e.times(n, k)
+
+    def block(q: int, first: Value) -> None:
+        base = e.times(first, n)
+        d = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
+        with e.loop(0, n) as j:
+            x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
+            at = e.add(base, e.times(j, q))
+            for r in range(q):
+                where = e.add(at, r)
+                mean = e.broadcast(means, where)
+                rest = None if e.real == DOUBLE else e.broadcast(means, e.add(where, low))
+                scale = None if scales is None else e.broadcast(scales, where)
+                for v in range(V):
+                    u = e.minus(x[v], mean)
+                    u = u if rest is None else e.minus(u, rest)
+                    u = u if scale is None else e.mul(u, scale)
+                    e.set(d[r][v], e.fma(u, u, e.get(d[r][v])))
+        for r in range(q):
+            for v in range(V):
+                use(e.add(first, r), v, e.get(d[r][v]))
+
+    for_row_blocks(e, k, block)
+
+
+@micro
+def diagonal_density(
+    e: Emitter,
+    panels: Value,
+    count: Value,
+    means: Value,
+    scales: Value,
+    log_norm: Value,
+    n: Value,
+    k: Value,
+    out: Value,
+    stride: Value,
+) -> None:
+    """out[component, row] = log_norm - |scale * (x_row - mean)|^2 / 2 for all components and the rows of `count` panels."""
+    width = V * e.lanes
+    with e.loop(0, count) as p:
+
+        def use(component: Value, v: int, d: Value, p: Value = p) -> None:
+            value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, component))
+            e.store(value, out, e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes)))
+
+        distances(e, e.at(panels, e.times(p, e.times(n, width))), means, scales, n, k, use)
+
+
+@micro
+def scalar_density(
+    e: Emitter,
+    panels: Value,
+    count: Value,
+    means: Value,
+    scales: Value,
+    log_norm: Value,
+    n: Value,
+    k: Value,
+    out: Value,
+    squares: Value,
+    stride: Value,
+) -> None:
+    """out[component, row] = log_norm - (scale * |x_row - mean|)^2 / 2; one scale a component.
+
+    squares[component, row] = |x_row - mean|^2.
+    """
+    width = V * e.lanes
+    with e.loop(0, count) as p:
+
+        def use(component: Value, v: int, d: Value, p: Value = p) -> None:
+            scale = e.broadcast(scales, component)
+            # scale twice, so that neither the square of a scale nor that of a distance has to be representable
+            value = e.fma(e.mul(e.mul(d, scale), scale), e.constant(-0.5), e.broadcast(log_norm, component))
+            place = e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes))
+            e.store(value, out, place)
+            e.store(d, squares, place)
+
+        distances(e, e.at(panels, e.times(p, e.times(n, width))), means, None, n, k, use)
+
+
+@micro
+def rank_update(e: Emitter, z: Value, count: Value, n: Value, padded: Value, moments: Value) -> None:
+    """moments += sum over rows of z z', lower triangle only; `moments` is float64.
+
+    For reference: S[i, j] += sum_t z[t, i] z[t, j], j <= i. Lanes run over j, so rows are read as they lie and nothing
+    is summed across lanes.
+    """
+    size = e.variable(e.index(0))  # what the blocks before take in `moments`
+
+    def block(q: int, first: Value) -> None:
+        vectors = e.builder.udiv(e.add(e.add(first, q), e.lanes - 1), e.index(e.lanes))
+        columns = e.times(vectors, e.lanes)
+        target = e.at(moments, e.get(size))
+
+        def group(c: Value, nv: int) -> None:
+            wide = e.real != DOUBLE
+            place = [[e.add(e.times(columns, r), e.times(e.add(c, v), e.lanes)) for v in range(nv)] for r in range(q)]
+            s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
+            with e.loop(0, count) as t:
+                row = e.at(z, e.times(t, padded))
+                left = e.at(row, first)
+                right = [e.load(row, e.times(e.add(c, v), e.lanes)) for v in range(nv)]
+                for r in range(q):
+                    a = e.broadcast(left, r)
+                    for v in range(nv):
+                        e.set(s[r][v], e.fma(a, right[v], e.get(s[r][v])))
+            for r in range(q):
+                for v in range(nv):
+                    if not wide:
+                        e.store(e.get(s[r][v]), target, place[r][v])
+                        continue
+                    add_to(e, e.get(s[r][v]), target, place[r][v])
+
+        threes = e.times(e.builder.udiv(vectors, e.index(V)), V)
+        with e.loop(0, threes, V) as c:
+            group(c, V)
+        for nv in range(1, V):
+            with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, threes), e.index(nv))):
+                group(threes, nv)
+        e.set(size, e.add(e.get(size), e.times(columns, q)))
+
+    for_row_blocks(e, n, block)
+
+
+def add_to(e: Emitter, value: Value, target: Value, index: Any) -> None:
+    """target[index...] += value, where target is float64 whatever the emitter's type."""
+    wide = ir.VectorType(DOUBLE, 8)
+    for part, piece in enumerate(e.widen(value)):
+        address = e.builder.bitcast(e.at(target, e.add(index, part * 8)), wide.as_pointer())
+        old = e.builder.load(address, align=8)
+        e.builder.store(e.builder.fadd(old, piece), address, align=8)
+
+
+def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4) -> None:
+    """Run ``body(vectors, first)`` over the columns in groups of 4, then of 2 and 1 vectors."""
+    total = e.builder.udiv(padded, e.index(e.lanes))
+    done = e.variable(e.index(0))
+    q = largest
+    while q:
+        with e.loop(e.get(done), e.add(e.builder.sub(total, e.index(q)), 1), q) as c:
+            body(q, e.times(c, e.lanes))
+            e.set(done, e.add(c, q))
+        q //= 2
+
+
+@micro
+def gather(
+    e: Emitter, rows: Value, live: Value, roots: Value, count: Value, padded: Value, mean: Value, z: Value, first: Value
+) -> None:
+    """z[i] = sqrt(r) (x - mean) for the `count` live rows; first += sum of r (x - mean), float64.
+
+    `live` holds row numbers (int32), `roots` the square roots of their responsibilities. `mean` is padded like the rows,
+    its low part follows (float32).
+    """
+
+    def group(q: int, c: Value) -> None:
+        m = [e.load(mean, e.add(c, v * e.lanes)) for v in range(q)]
+        low = None if e.real == DOUBLE else [e.load(mean, e.add(e.add(c, padded), v * e.lanes)) for v in range(q)]
+        s = [e.variable(e.zero()) for _ in range(q)]
+        with e.loop(0, count) as i:
+            t = e.builder.sext(e.scalar(live, i), I64)
+            root = e.broadcast(roots, i)
+            source = e.add(e.times(t, padded), c)
+            target = e.add(e.times(i, padded), c)
+            for v in range(q):
+                x = e.minus(e.load(rows, e.add(source, v * e.lanes)), m[v])
+                x = x if low is None else e.minus(x, low[v])
+                x = e.mul(x, root)
+                e.store(x, z, e.add(target, v * e.lanes))
+                e.set(s[v], e.fma(root, x, e.get(s[v])))
+        for v in range(q):
+            add_to(e, e.get(s[v]), first, e.add(c, v * e.lanes))
+
+    for_column_groups(e, padded, group)
+
+
+@micro
+def diagonal_moments(
+    e: Emitter,
+    rows: Value,
+    live: Value,
+    resp: Value,
+    count: Value,
+    padded: Value,
+    mean: Value,
+    first: Value,
+    second: Value,
+) -> None:
+    """first += sum of r (x - mean), second += sum of r (x - mean)^2 over the live rows; both float64."""
+
+    def group(q: int, c: Value) -> None:
+        m = [e.load(mean, e.add(c, v * e.lanes)) for v in range(q)]
+        low = None if e.real == DOUBLE else [e.load(mean, e.add(e.add(c, padded), v * e.lanes)) for v in range(q)]
+        s1 = [e.variable(e.zero()) for _ in range(q)]
+        s2 = [e.variable(e.zero()) for _ in range(q)]
+        with e.loop(0, count) as i:
+            t = e.builder.sext(e.scalar(live, i), I64)
+            r = e.broadcast(resp, i)
+            source = e.add(e.times(t, padded), c)
+            for v in range(q):
+                x = e.minus(e.load(rows, e.add(source, v * e.lanes)), m[v])
+                x = x if low is None else e.minus(x, low[v])
+                weighted = e.mul(x, r)
+                e.set(s1[v], e.plus(weighted, e.get(s1[v])))
+                e.set(s2[v], e.fma(weighted, x, e.get(s2[v])))
+        for v in range(q):
+            add_to(e, e.get(s1[v]), first, e.add(c, v * e.lanes))
+            add_to(e, e.get(s2[v]), second, e.add(c, v * e.lanes))
+
+    for_column_groups(e, padded, group)
+
+
+@micro
+def weighted_sums(
+    e: Emitter, resp: Value, rows: Value, count: Value, k: Value, stride: Value, padded: Value, out: Value
+) -> None:
+    """out[component] += sum over rows of resp[component, row] * row; `out` is float64, (K, padded)."""
+    vectors = e.builder.udiv(padded, e.index(e.lanes))
+
+    def block(q: int, first: Value) -> None:
+        weights = e.at(resp, e.times(first, stride))
+
+        def group(c: Value, nv: int) -> None:
+            s = [[e.variable(e.zero()) for _ in range(nv)] for _ in range(q)]
+            with e.loop(0, count) as t:
+                row = e.at(rows, e.add(e.times(t, padded), e.times(c, e.lanes)))
+                x = [e.load(row, v * e.lanes) for v in range(nv)]
+                for r in range(q):
+                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
+                    for v in range(nv):
+                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
+            for r in range(q):
+                base = e.times(e.add(first, r), padded)
+                for v in range(nv):
+                    add_to(e, e.get(s[r][v]), out, e.add(base, e.times(e.add(c, v), e.lanes)))
+
+        threes = e.times(e.builder.udiv(vectors, e.index(V)), V)
+        with e.loop(0, threes, V) as c:
+            group(c, V)
+        for nv in range(1, V):
+            with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, threes), e.index(nv))):
+                group(threes, nv)
+
+    for_row_blocks(e, k, block)

@@ -1,0 +1,126 @@
+"""From a density to a `Program`: which kernel serves a factor kind, and how its parameters are packed.
+
+`PROGRAMS` is the table factor kind -> builder; a new kernel is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import layout
+from fastgmm.kernels.diag import diag_block
+from fastgmm.kernels.full import full_block
+from fastgmm.kernels.runner import Program
+from fastgmm.kernels.small import LARGEST, make_block
+from fastgmm.kernels.spherical import spherical_block
+from fastgmm.kernels.tied import scatter_block, tied_block
+
+Float64 = npt.NDArray[np.float64]
+
+CUT = -40.0  # responsibilities below e^CUT times the component's weight are dropped: docs/numerics.md
+NEVER_CUT = {8: -700.0, 4: -80.0}  # the range of the kernels' exp, by element size
+
+
+class DensityLike(Protocol):
+    """What a program reads of a density (`fastgmm.density.Density`)."""
+
+    kind: str
+    means: Float64
+    factor: Float64
+    log_norm: Float64
+    log_weights: Float64
+
+
+def _start(density: DensityLike, dtype: np.dtype[Any], body: Any, first: int, second: int) -> tuple[Program, float]:
+    """A program with what all have in common; and what was subtracted from all log-densities to keep float32 exact."""
+    k, d = density.means.shape
+    program = Program(body, dtype, k, d, second, first)
+    top = 0.0 if dtype == np.float64 else float(density.log_norm.max())
+    if not np.isfinite(top):
+        top = 0.0
+    program.arrays[a.LOG_NORM] = (density.log_norm - top).astype(dtype)
+    return program, top
+
+
+def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
+    """Log of a component's smallest responsibility, relative to the largest of a row, that counts."""
+    lowest = NEVER_CUT[program.dtype.itemsize]
+    cut = np.maximum(CUT + density.log_weights, lowest) if drop else np.full(program.n_components, lowest)
+    program.arrays[a.CUT] = cut.astype(program.dtype)
+
+
+def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    d, size = density.means.shape[1], dtype.itemsize
+    padded = layout.padded_width(d, size)
+    if d <= LARGEST:
+        program, top = _start(density, dtype, make_block(d), padded, d * (d + 1) // 2)
+        program.arrays[a.FACTORS] = layout.pack_small(density.factor, dtype)
+    else:
+        program, top = _start(density, dtype, full_block, padded, layout.moment_length(d, size))
+        factors = layout.pack_triangles(density.factor, dtype)
+        program.arrays[a.FACTORS] = factors
+        program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
+        program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, padded)
+    program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
+    return program, top
+
+
+def _diag(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    padded = layout.padded_width(density.means.shape[1], dtype.itemsize)
+    program, top = _start(density, dtype, diag_block, padded, padded)
+    program.arrays[a.MEANS] = layout.pack_components(density.means, dtype)
+    program.arrays[a.FACTORS] = layout.pack_components(density.factor, dtype)
+    program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, padded)
+    return program, top
+
+
+def _scalar(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    padded = layout.padded_width(density.means.shape[1], dtype.itemsize)
+    program, top = _start(density, dtype, spherical_block, padded, 1)
+    program.arrays[a.MEANS] = layout.pack_components(density.means, dtype)
+    program.arrays[a.FACTORS] = density.factor.astype(dtype)
+    program.arrays[a.WIDE_MEANS] = layout.split(common_centre(density), dtype, padded)
+    return program, top
+
+
+def _shared_chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    k, d = density.means.shape
+    padded = layout.padded_width(d, dtype.itemsize)
+    program, top = _start(density, dtype, tied_block, padded, 0)
+    centre = common_centre(density)
+    program.arrays[a.CENTRE] = layout.split(centre, dtype, d)
+    program.arrays[a.WIDE_MEANS] = layout.split(centre, dtype, padded)
+    program.arrays[a.FACTORS] = layout.pack_triangles(density.factor[None], dtype)
+    program.arrays[a.MEANS] = layout.pack_components((density.means - centre) @ density.factor.T, dtype)
+    program.arrays[a.SCALES] = np.ones(k, dtype)
+    return program, top
+
+
+def common_centre(density: DensityLike) -> Float64:
+    """A point amid the components: their weighted mean, taken about the first so that an offset costs no digits."""
+    weights = np.exp(density.log_weights)
+    total = float(weights.sum())
+    anchor = density.means[0]
+    return np.asarray(anchor + (weights / total if total > 0.0 else weights) @ (density.means - anchor))
+
+
+PROGRAMS: dict[str, Callable[[DensityLike, np.dtype[Any]], tuple[Program, float]]] = {
+    "chol": _chol,
+    "shared_chol": _shared_chol,
+    "diag": _diag,
+    "scalar": _scalar,
+}
+
+
+def scatter_program(centre: Float64, dtype: np.dtype[Any]) -> Program:
+    """The program that sums all rows' moments about one point."""
+    d, size = centre.shape[0], dtype.itemsize
+    padded = layout.padded_width(d, size)
+    program = Program(scatter_block, dtype, 1, d, layout.moment_length(d, size), padded)
+    program.arrays[a.WIDE_MEANS] = layout.split(centre, dtype, padded)
+    return program

@@ -1,0 +1,157 @@
+"""The pass for a triangular factor a component (full covariances) in 1 to 4 dimensions: one body for each.
+
+The mathematics is that of `full.py`. With so few features all the moments of a component stay in registers, so lanes run
+over samples throughout and nothing is gathered. `make_block` writes the body for a number of features.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.micro import V, centred
+from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
+from fastgmm.kernels.tile import add_total
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_weights, workspace
+
+LARGEST = 4
+
+
+def make_deinterleave(d: int) -> Any:
+    """(rows, d) to (d, TILE) for a number of rows that is a multiple of the lanes."""
+
+    @micro
+    def deinterleave(e: Emitter, rows: Value, count: Value, out: Value) -> None:
+        with e.loop(0, count, e.lanes) as t:
+            given = [e.load(rows, e.add(e.times(t, d), i * e.lanes)) for i in range(d)]
+            pairs = [
+                e.shuffle(given[i], given[min(i + 1, d - 1)], range(2 * e.lanes)) for i in range(0, d, 2)
+            ]  # one or two double vectors that hold everything in order
+            for j in range(d):
+                lanes = [i * d + j for i in range(e.lanes)]
+                column = given[0] if d == 1 else e.shuffle(pairs[0], pairs[-1], _picked(lanes, len(pairs), e.lanes))
+                e.store(column, out, e.add(t, j * TILE))
+
+    return deinterleave
+
+
+def _picked(lanes: list[int], pairs: int, width: int) -> list[int]:
+    """Positions in the concatenation of the first and the last double vector."""
+    return lanes if pairs == 2 else [i % (2 * width) for i in lanes]
+
+
+def make_density(d: int) -> Any:
+    """Log-densities of one component for a tile; the factor is its lower triangle, row by row."""
+
+    @micro
+    def density(
+        e: Emitter, columns: Value, count: Value, mean: Value, factor: Value, log_norm: Value, out: Value
+    ) -> None:
+        w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
+        constant = e.broadcast(log_norm)
+        with e.loop(0, count, e.lanes) as t:
+            u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
+            square = None
+            for i in range(d):
+                y = e.mul(w[i][0], u[0])
+                for j in range(1, i + 1):
+                    y = e.fma(w[i][j], u[j], y)
+                square = e.mul(y, y) if square is None else e.fma(y, y, square)
+            assert square is not None
+            e.store(e.fma(square, e.constant(-0.5), constant), out, t)
+
+    return density
+
+
+def make_moments(d: int) -> Any:
+    """Weight, first and second moments (lower triangle, row by row) of one component for a tile."""
+
+    @micro
+    def moments(
+        e: Emitter,
+        columns: Value,
+        resp: Value,
+        scale: Value,
+        count: Value,
+        mean: Value,
+        weight: Value,
+        first: Value,
+        second: Value,
+    ) -> None:
+        s0 = e.variable(e.zero())
+        s1 = [e.variable(e.zero()) for _ in range(d)]
+        s2 = [[e.variable(e.zero()) for _ in range(i + 1)] for i in range(d)]
+        with e.loop(0, count, e.lanes) as t:
+            r = e.mul(e.load(resp, t), e.load(scale, t))
+            with e.when(e.any(e.compare(">", r, e.zero()))):
+                e.set(s0, e.plus(r, e.get(s0)))
+                u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
+                for i in range(d):
+                    x = e.mul(r, u[i])
+                    e.set(s1[i], e.plus(x, e.get(s1[i])))
+                    for j in range(i + 1):
+                        e.set(s2[i][j], e.fma(x, u[j], e.get(s2[i][j])))
+        add_total(e, e.get(s0), weight, e.index(0))
+        for i in range(d):
+            add_total(e, e.get(s1[i]), first, e.index(i))
+            for j in range(i + 1):
+                add_total(e, e.get(s2[i][j]), second, e.index(i * (i + 1) // 2 + j))
+
+    return moments
+
+
+@functools.cache
+def make_block(d: int) -> Any:
+    """The body of the pass for `d` features."""
+    deinterleave, density, moments = make_deinterleave(d), make_density(d), make_moments(d)
+    triangle = d * (d + 1) // 2
+
+    def small_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
+        ws = workspace(table, worker, tag)
+        begin, end, slot = begin_block(table, item)
+        k, padded = table[a.N_COMPONENTS], table[a.PADDED]
+        lanes = VECTOR_BYTES // table[a.SIZE]
+        panel = V * lanes
+        given = pointer(table[a.ROWS], tag)
+        means, factors, log_norm = (
+            pointer(table[a.MEANS], tag),
+            pointer(table[a.FACTORS], tag),
+            pointer(table[a.LOG_NORM], tag),
+        )
+        for start in range(begin, end, TILE):
+            count = min(TILE, end - start)
+            total = (count + panel - 1) // panel * panel
+            rows = at(given, start * d)
+            if count < total:  # fill the last panel up with the last row
+                for i in range(total * d):
+                    ws.rows[i] = rows[i] if i < count * d else rows[(count - 1) * d + i % d]
+                rows = ws.rows
+            deinterleave(rows, total, ws.panels)
+            load_weights(table, start, count, total, ws.weight)
+            for c in range(k):
+                density(
+                    ws.panels,
+                    total,
+                    at(means, c * 2 * d),
+                    at(factors, c * triangle),
+                    at(log_norm, c),
+                    at(ws.resp, c * TILE),
+                )
+            finish_tile(table, start, count, total, tag, ws, slot)
+            if table[a.MODE] != a.FIT:
+                continue
+            for c in range(k):
+                moments(
+                    ws.panels,
+                    at(ws.resp, c * TILE),
+                    ws.scale,
+                    total,
+                    at(means, c * 2 * d),
+                    at(slot, a.WEIGHT + c),
+                    at(slot, table[a.FIRST] + c * padded),
+                    at(slot, table[a.SECOND] + c * triangle),
+                )
+
+    return small_block

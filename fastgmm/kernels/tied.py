@@ -1,0 +1,66 @@
+"""The pass for one triangular factor shared by all components (tied covariances).
+
+For reference, per row x, with a centre c: z = W (x - c) once, then per component |z - W (mu_k - c)|^2, so that the
+triangular product is paid once a row, not once a row and component:
+
+    log p = log_norm_k - |z - W (mu_k - c)|^2 / 2        r = softmax(log p)        s0 += r    s1 += r (x - c)
+
+The scatter needs no pass of its own: sum of r (x - m_k)(x - m_k)' over all components is the total scatter about c,
+which does not change between iterations, minus the scatter of the means (`scatter_block` computes the former once).
+"""
+
+from __future__ import annotations
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import micro, tile
+from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.simd import VECTOR_BYTES
+from fastgmm.kernels.spherical import common_moments
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+
+
+def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
+    """One block of rows; see `arguments.py`."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
+    centre, factor = pointer(table[a.CENTRE], tag), pointer(table[a.FACTORS], tag)
+    means, scales, log_norm = (
+        pointer(table[a.MEANS], tag),
+        pointer(table[a.SCALES], tag),
+        pointer(table[a.LOG_NORM], tag),
+    )
+    for first in range(begin, end, TILE):
+        count = min(TILE, end - first)
+        panels = (count + panel - 1) // panel
+        total = panels * panel
+        load_panels(table, first, count, total, tag, ws)
+        load_weights(table, first, count, total, ws.weight)
+        micro.whiten(ws.panels, panels, centre, factor, ws.work, d, ws.white)
+        micro.scalar_density(ws.white, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] == a.FIT:
+            common_moments(table, total, tag, ws, slot)
+
+
+def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """Weight, first and second moments of all rows of a block about one centre: one component, responsible for all."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, padded = table[a.N_FEATURES], table[a.PADDED]
+    lanes = VECTOR_BYTES // table[a.SIZE]
+    for first in range(begin, end, TILE):
+        count = min(TILE, end - first)
+        total = (count + lanes - 1) // lanes * lanes
+        tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
+        load_weights(table, first, count, total, ws.weight)
+        for i in range(total):
+            ws.resp[i] = 1.0
+            ws.scale[i] = ws.weight[i]
+        tile.select_live(ws.resp, ws.scale, total, 1, ws.live, ws.values, ws.found, at(slot, a.WEIGHT))
+        live = ws.found[0]
+        if live > 0:
+            mean, sums = pointer(table[a.WIDE_MEANS], tag), at(slot, table[a.FIRST])
+            micro.gather(ws.rows, ws.live, ws.values, live, padded, mean, ws.centred, sums)
+            micro.rank_update(ws.centred, live, d, padded, at(slot, table[a.SECOND]))

@@ -1,0 +1,308 @@
+"""What every pass does with a tile of rows: bring it in, turn log-densities into responsibilities, pick the live rows.
+
+These micro-kernels know no covariance family. The plain twin of each is in `twins.py`.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from fastgmm.kernels.micro import V
+from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
+
+
+def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
+    """Eight vectors whose lanes are features in groups of 8, transposed within every group of 8 lanes."""
+    groups = range(0, e.lanes, 8)
+    for half in (1, 2, 4):
+        low = [g + (i if not i & half else e.lanes + i - half) for g in groups for i in range(8)]
+        high = [g + (i + half if not i & half else e.lanes + i) for g in groups for i in range(8)]
+        result = list(rows)
+        for i in range(8):
+            if not i & half:
+                result[i] = e.shuffle(rows[i], rows[i + half], low)
+                result[i + half] = e.shuffle(rows[i], rows[i + half], high)
+        rows = result
+    return rows
+
+
+@micro
+def copy_rows(e: Emitter, source: Value, n: Value, padded: Value, count: Value, total: Value, rows: Value) -> None:
+    """rows[i] = source[i] padded with zeros, for i < count; the last row again for count <= i < total."""
+    last = e.builder.sub(count, e.index(1))
+    whole = e.builder.and_(n, e.index(-e.lanes))
+    with e.loop(0, total) as i:
+        here = e.builder.select(e.builder.icmp_signed("<", i, count), i, last)
+        take = e.at(source, e.times(here, n))
+        give = e.at(rows, e.times(i, padded))
+        with e.loop(0, whole, e.lanes) as j:
+            e.store(e.load(take, j), give, j)
+        with e.when(e.builder.icmp_signed("<", whole, n)):
+            e.store(e.zero(), give, whole)
+            with e.loop(whole, n) as j:
+                e.builder.store(e.scalar(take, j), e.at(give, j))
+
+
+@micro
+def transpose(e: Emitter, rows: Value, count: Value, n: Value, padded: Value, panels: Value) -> None:
+    """panels[p, j, i] = rows[p Q + i, j] for `count` rows, a multiple of Q; see `micro.py` for the layouts.
+
+    Columns move in groups of 8; of the last group, those that are padding are not written.
+    """
+    width = V * e.lanes
+    parts = e.lanes // 8
+    short = ir.VectorType(e.real, 8)
+    with e.loop(0, count, e.lanes) as t:
+        panel = e.builder.udiv(t, e.index(width))
+        inside = e.builder.sub(t, e.times(panel, width))
+        target = e.at(panels, e.add(e.times(panel, e.times(n, width)), inside))
+        with e.loop(0, n, 8) as j:
+            vectors = []
+            for i in range(8):
+                pieces = []
+                for part in range(parts):
+                    row = e.times(e.add(t, part * 8 + i), padded)
+                    address = e.builder.bitcast(e.at(rows, e.add(row, j)), short.as_pointer())
+                    pieces.append(e.builder.load(address, align=e.size))
+                vectors.append(pieces[0] if parts == 1 else e.shuffle(pieces[0], pieces[1], range(16)))
+            for i, column in enumerate(transposed(e, vectors)):
+                with e.when(e.builder.icmp_signed("<", e.add(j, i), n)):
+                    e.store(column, target, e.times(e.add(j, i), width))
+
+
+@micro
+def softmax(
+    e: Emitter,
+    resp: Value,
+    cut: Value,
+    weight: Value,
+    scale: Value,
+    count: Value,
+    k: Value,
+    stride: Value,
+    logs: Value,
+    sums: Value,
+) -> None:
+    """Log-densities to unnormalised responsibilities, for `count` rows (a multiple of the lanes).
+
+    resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component]; scale[row]
+    becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the log-density
+    of the row, -inf where all its log-densities are -inf or NaN. Added to `sums` (float64): the
+    weighted log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum;
+    the number of rows of positive weight whose log-densities are all -inf or NaN, which get no responsibility; the sum
+    of the weights.
+    """
+    wide = Emitter(e.builder, DOUBLE)
+    likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
+    bad = e.variable(e.index(0))
+    parts = e.lanes // 8
+    lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
+    with e.loop(0, count, e.lanes) as t:
+        top = e.variable(e.constant(float("-inf")))
+        with e.loop(0, k) as c:
+            e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), t)), e.get(top)))
+        fine = e.compare(">", e.get(top), lowest)
+        largest = e.select(fine, e.get(top), e.zero())
+        total = e.variable(e.zero())
+        with e.loop(0, k) as c:
+            place = e.add(e.times(c, stride), t)
+            x = e.minus(e.load(resp, place), largest)
+            live = e.compare(">=", x, e.broadcast(cut, c))
+            value = e.variable(e.zero())
+            with e.when(e.any(live)):
+                e.set(value, e.select(live, e.exp(e.select(live, x, e.zero())), e.zero()))
+            e.store(e.get(value), resp, place)
+            e.set(total, e.plus(e.get(total), e.get(value)))
+        fines = [fine] if parts == 1 else [e.half(fine, 0), e.half(fine, 1)]
+        scales = []
+        for part, (f, s, m) in enumerate(zip(fines, e.widen(e.get(total)), e.widen(largest), strict=True)):
+            w = wide.load(weight, e.add(t, part * 8))
+            wide.set(weights, wide.plus(w, wide.get(weights)))
+            s = wide.select(f, s, wide.constant(1.0))
+            rest = wide.log(s)
+            usable = wide.select(f, w, wide.zero())
+            density = wide.plus(m, rest)
+            wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
+            wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
+            wide.set(uncertainty, wide.minus(wide.get(uncertainty), wide.mul(usable, rest)))
+            scales.append(wide.over(usable, s))
+            lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
+            ones = e.builder.zext(wide.bits(lost), I64)
+            e.set(bad, e.add(e.get(bad), wide.call("llvm.ctpop.i64", I64, [ones])))
+        if parts == 1:
+            e.store(scales[0], scale, t)
+        else:
+            narrow = ir.VectorType(e.real, 8)
+            for part, s in enumerate(scales):
+                e.store(e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
+    for i, value in ((0, likelihood), (1, uncertainty), (3, weights)):
+        add_total(wide, wide.get(value), sums, e.index(i))
+    e.builder.store(e.builder.fadd(wide.scalar(sums, 2), e.builder.sitofp(e.get(bad), DOUBLE)), wide.at(sums, 2))
+
+
+@micro
+def centre_rows(e: Emitter, rows: Value, centre: Value, padded: Value, count: Value) -> None:
+    """rows -= centre, in place; `centre` is padded like a row, its low part follows (float32)."""
+    with e.loop(0, count) as t, e.loop(0, padded, e.lanes) as c:
+        place = e.add(e.times(t, padded), c)
+        x = e.minus(e.load(rows, place), e.load(centre, c))
+        if e.real != DOUBLE:
+            x = e.minus(x, e.load(centre, e.add(c, padded)))
+        e.store(x, rows, place)
+
+
+@micro
+def weigh(e: Emitter, values: Value, resp: Value, count: Value, k: Value, stride: Value, sums: Value) -> None:
+    """sums[component] (float64) += sum over rows of resp * values."""
+    with e.loop(0, k) as c:
+        total = e.variable(e.zero())
+        with e.loop(0, count, e.lanes) as t:
+            place = e.add(e.times(c, stride), t)
+            e.set(total, e.fma(e.load(values, place), e.load(resp, place), e.get(total)))
+        add_total(e, e.get(total), sums, c)
+
+
+@micro
+def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
+    """resp *= scale; weights[component] += sum over rows, float64."""
+    with e.loop(0, k) as c:
+        total = e.variable(e.zero())
+        with e.loop(0, count, e.lanes) as t:
+            place = e.add(e.times(c, stride), t)
+            r = e.mul(e.load(resp, place), e.load(scale, t))
+            e.store(r, resp, place)
+            e.set(total, e.plus(e.get(total), r))
+        add_total(e, e.get(total), weights, c)
+
+
+@micro
+def select_live(
+    e: Emitter,
+    resp: Value,
+    scale: Value,
+    count: Value,
+    root: Value,
+    live: Value,
+    values: Value,
+    found: Value,
+    weights: Value,
+) -> None:
+    """List one component's rows of positive responsibility r = resp * scale.
+
+    live[i] (int32) is the i-th such row, values[i] is r, or sqrt(r) where `root` is not 0; found[0] (int64) says how many;
+    weights[0] (float64) += sum of r. `live` and `values` need room for one more vector than they can hold.
+    """
+    integers = ir.VectorType(I32, e.lanes)
+    iota = ir.Constant(integers, list(range(e.lanes)))
+    everything = ir.Constant(ir.IntType(e.lanes), -1)
+    used = e.variable(e.index(0))
+    total = e.variable(e.zero())
+    with_root = e.builder.icmp_unsigned("!=", root, e.index(0))
+    with e.loop(0, count, e.lanes) as t:
+        r = e.mul(e.load(resp, t), e.load(scale, t))
+        positive = e.compare(">", r, e.zero())
+        mask = e.bits(positive)
+        with e.when(e.any(positive)):
+            e.set(total, e.plus(e.get(total), r))
+            chosen = e.variable(r)
+            with e.when(with_root):
+                e.set(chosen, e.sqrt(r))
+            base = e.builder.trunc(t, I32)
+            first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
+            row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
+            place = e.get(used)
+            full = e.builder.icmp_unsigned("==", mask, everything)
+            with e.builder.if_else(full) as (all_live, some_live):
+                with all_live:
+                    e.store(row, live, place)
+                    e.store(e.get(chosen), values, place)
+                with some_live:
+                    name = "llvm.experimental.vector.compress."
+                    packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
+                    e.store(packed, live, place)
+                    value = e.get(chosen)
+                    e.store(e.call(f"{name}{e.suffix}", e.vector, [value, positive, value]), values, place)
+            ones = e.call("llvm.ctpop.i64", I64, [e.builder.zext(mask, I64)])
+            e.set(used, e.add(place, ones))
+    e.builder.store(e.get(used), found)
+    add_total(e, e.get(total), weights, e.index(0))
+
+
+def add_total(e: Emitter, value: Value, target: Value, index: Value) -> None:
+    """target[index] += the sum of the lanes; target is float64."""
+    wide = Emitter(e.builder, DOUBLE)
+    pieces = e.widen(value)
+    whole = pieces[0] if len(pieces) == 1 else wide.plus(pieces[0], pieces[1])
+    e.builder.store(e.builder.fadd(wide.scalar(target, index), wide.total(whole)), wide.at(target, index))
+
+
+@micro
+def largest(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, labels: Value) -> None:
+    """labels[row] (int64) = the component of the largest log-density, the first of equal ones; -1 where none is finite."""
+    integers = ir.VectorType(e.integer, e.lanes)
+
+    def every(value: int) -> Value:
+        return ir.Constant(integers, [value] * e.lanes)
+
+    with e.loop(0, count, e.lanes) as t:
+        top = e.variable(e.constant(float("-inf")))
+        best = e.variable(every(-1))
+        with e.loop(0, k) as c:
+            x = e.load(resp, e.add(e.times(c, stride), t))
+            better = e.compare(">", x, e.get(top))
+            e.set(top, e.select(better, x, e.get(top)))
+            number = e.builder.trunc(c, e.integer) if e.size == 4 else c
+            one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), number, ir.Constant(I32, 0))
+            e.set(best, e.select(better, e.shuffle(one, one, [0] * e.lanes), e.get(best)))
+        for part in range(e.lanes // 8):
+            piece = e.get(best) if e.size == 8 else e.half(e.get(best), part)
+            wide = piece if e.size == 8 else e.builder.sext(piece, ir.VectorType(I64, 8))
+            e.store(wide, labels, e.add(t, part * 8))
+
+
+@micro
+def one_hot(
+    e: Emitter,
+    resp: Value,
+    labels: Value,
+    weight: Value,
+    scale: Value,
+    count: Value,
+    k: Value,
+    stride: Value,
+    sums: Value,
+) -> None:
+    """Hard responsibilities: resp[component, row] = 1 for the row's label, else 0; scale[row] = weight[row].
+
+    sums[0] += weight * log-density of the label, sums[2] += rows of positive weight without a label.
+    """
+    with e.loop(0, count) as t:
+        label = e.builder.load(e.at(labels, t))
+        w = e.builder.load(e.at(weight, t))
+        found = e.builder.icmp_signed(">=", label, e.index(0))
+        first = e.builder.load(e.at(resp, e.add(e.times(e.builder.select(found, label, e.index(0)), stride), t)))
+        density = first if e.size == 8 else e.builder.fpext(first, DOUBLE)
+        zero = ir.Constant(DOUBLE, 0.0)
+        gain = e.builder.select(found, e.builder.fmul(w, density), zero)
+        e.builder.store(e.builder.fadd(e.builder.load(e.at(sums, 0)), gain), e.at(sums, 0))
+        lost = e.builder.and_(e.builder.not_(found), e.builder.fcmp_ordered(">", w, zero))
+        count_lost = e.builder.uitofp(lost, DOUBLE)
+        e.builder.store(e.builder.fadd(e.builder.load(e.at(sums, 2)), count_lost), e.at(sums, 2))
+        usable = e.builder.select(found, w, zero)
+        e.builder.store(usable if e.size == 8 else e.builder.fptrunc(usable, e.real), e.at(scale, t))
+        with e.loop(0, k) as c:
+            own = e.builder.icmp_signed("==", c, label)
+            e.builder.store(e.builder.uitofp(own, e.real), e.at(resp, e.add(e.times(c, stride), t)))
+
+
+@micro
+def write_probabilities(
+    e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, out: Value
+) -> None:
+    """out[row, component] (float64) = resp[component, row] * scale[row]."""
+    with e.loop(0, count) as t:
+        s = e.scalar(scale, t)
+        with e.loop(0, k) as c:
+            r = e.builder.fmul(e.scalar(resp, e.add(e.times(c, stride), t)), s)
+            r = r if e.size == 8 else e.builder.fpext(r, DOUBLE)
+            e.builder.store(r, e.at(out, e.add(e.times(t, k), c)))

@@ -1,0 +1,150 @@
+"""What every pass does around its own mathematics: scratch of a worker, a tile's rows in, what was asked for out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba.extending
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import tile
+from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
+from fastgmm.kernels.micro import V
+from fastgmm.kernels.simd import VECTOR_BYTES
+
+helper = numba.extending.register_jitable
+aligned_ = helper(aligned)
+
+
+class Workspace(NamedTuple):
+    """A worker's scratch: pointers, each to whole cache lines."""
+
+    rows: Any  # (TILE, padded) element type: the tile as it lies in memory
+    centred: Any  # (TILE, padded): live rows about a mean, times the square roots of their responsibilities
+    panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
+    white: Any  # the same shape, for a shared factor
+    work: Any  # (D, Q): a centred panel
+    resp: Any  # (K, TILE): log-densities, then responsibilities
+    squares: Any  # (K, TILE): squared distances
+    scale: Any  # (TILE,)
+    values: Any  # (TILE + lanes,)
+    weight: Any  # (TILE,) float64
+    logs: Any  # (TILE,) float64
+    labels: Any  # (TILE,) int64
+    live: Any  # (TILE + lanes,) int32
+    found: Any  # (1,) int64
+
+
+def workspace_bytes(n_components: int, n_features: int, padded: int, size: int) -> int:
+    """Scratch of one worker in bytes: about 8 TILE (4 D + 2 K) for float64."""
+    lanes = VECTOR_BYTES // size
+    return (
+        2 * aligned(TILE * padded * size)
+        + 2 * aligned(TILE * n_features * size)
+        + aligned(V * lanes * n_features * size)
+        + 2 * aligned(n_components * TILE * size)
+        + aligned(TILE * size)
+        + aligned((TILE + lanes) * size)
+        + 3 * aligned(TILE * 8)
+        + aligned((TILE + lanes) * 4)
+        + aligned(8)
+    )
+
+
+@helper
+def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
+    """The scratch of a worker, cut in the order of `workspace_bytes`."""
+    d, padded, k, size = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE]
+    lanes = VECTOR_BYTES // size
+    base = table[a.SCRATCH] + worker * table[a.SCRATCH_BYTES]
+    rows = pointer(base, tag)
+    base += aligned_(TILE * padded * size)
+    centred = pointer(base, tag)
+    base += aligned_(TILE * padded * size)
+    panels = pointer(base, tag)
+    base += aligned_(TILE * d * size)
+    white = pointer(base, tag)
+    base += aligned_(TILE * d * size)
+    work = pointer(base, tag)
+    base += aligned_(V * lanes * d * size)
+    resp = pointer(base, tag)
+    base += aligned_(k * TILE * size)
+    squares = pointer(base, tag)
+    base += aligned_(k * TILE * size)
+    scale = pointer(base, tag)
+    base += aligned_(TILE * size)
+    values = pointer(base, tag)
+    base += aligned_((TILE + lanes) * size)
+    weight = float64_pointer(base)
+    base += aligned_(TILE * 8)
+    logs = float64_pointer(base)
+    base += aligned_(TILE * 8)
+    labels = int64_pointer(base)
+    base += aligned_(TILE * 8)
+    live = int32_pointer(base)
+    base += aligned_((TILE + lanes) * 4)
+    found = int64_pointer(base)
+    return Workspace(
+        rows, centred, panels, white, work, resp, squares, scale, values, weight, logs, labels, live, found
+    )
+
+
+@helper
+def begin_block(table, item):  # type: ignore[no-untyped-def]  # Numba code
+    """First row, end and slot of a block; the slot is cleared."""
+    first = (table[a.FIRST_BLOCK] + item) * table[a.BLOCK_ROWS]
+    end = min(first + table[a.BLOCK_ROWS], table[a.N_ROWS])
+    length = table[a.SLOT_LENGTH]
+    slot = float64_pointer(table[a.SLOTS] + item * length * 8)
+    for i in range(length):
+        slot[i] = 0.0
+    return first, end, slot
+
+
+@helper
+def load_weights(table, first, count, total, weight):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights of a tile's rows; the rows that only fill up the last panel weigh nothing."""
+    address = table[a.WEIGHTS]
+    if address == 0 or table[a.MODE] > a.EVALUATE and table[a.MODE] != a.ASSIGN:
+        for i in range(count):
+            weight[i] = 1.0
+    else:
+        given = float64_pointer(address)
+        for i in range(count):
+            weight[i] = given[first + i]
+    for i in range(count, total):
+        weight[i] = 0.0
+
+
+@helper
+def load_panels(table, first, count, total, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
+    """Bring a tile's rows in, padded, and transposed."""
+    d, padded = table[a.N_FEATURES], table[a.PADDED]
+    tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
+    tile.transpose(ws.rows, total, d, padded, ws.panels)
+
+
+@helper
+def finish_tile(table, first, count, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
+    mode, k = table[a.MODE], table[a.N_COMPONENTS]
+    if mode == a.PREDICT or mode == a.ASSIGN:
+        tile.largest(ws.resp, total, k, TILE, ws.labels)
+        if mode == a.ASSIGN:
+            tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
+            return
+        out = int64_pointer(table[a.OUT])
+        for i in range(count):
+            out[first + i] = ws.labels[i]
+            if ws.labels[i] < 0:
+                slot[a.LOST] += 1.0
+        return
+    cut = pointer(table[a.CUT], tag)
+    tile.softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot)
+    if mode == a.SCORE:
+        density = float64_pointer(table[a.OUT])
+        for i in range(count):
+            density[first + i] = ws.logs[i]
+    elif mode == a.PROBABILITY:
+        probability = float64_pointer(table[a.OUT])
+        tile.write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
