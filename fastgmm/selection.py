@@ -46,7 +46,8 @@ class Candidate:
     converged : bool
     n_iter : int
     degenerate : bool
-        A component lost its rows, or is held up by the variance floor: the likelihood is then no measure of the fit.
+        A component lost its rows, or some components sit on so few distinct rows that only `reg_covar` or the variance
+        floor holds them up: the likelihood is then no measure of the fit.
     error : str
         Why the model could not be fitted; empty if it could.
     """
@@ -156,9 +157,8 @@ def select_model(
 
     Notes
     -----
-    A model with an empty or collapsed component is listed but chosen only if there is no other: its likelihood is a
-    property of the variance floor. Fits that do not converge are listed with ``converged=False``,
-    not warned about one by one.
+    A degenerate model (see `Candidate`) is listed but chosen only if there is no other. Fits that do not converge are
+    listed with ``converged=False``, not warned about one by one.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def _fit(model: GaussianMixture, data: Any, rows: Rows, complaints: dict[str, ty
         icl=bic - 2.0 * result.log_map / rows.weight_scale,
         converged=result.converged,
         n_iter=result.n_iter,
-        degenerate=bool(result.empty or result.collapsed),
+        degenerate=bool(result.empty or result.collapsed) or 0 < len(model._flat) < model.n_components,
         error="",
     )
 

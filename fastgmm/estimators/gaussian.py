@@ -25,14 +25,15 @@ from fastgmm.data import as_rows, feature_names
 from fastgmm.em import IterationInfo
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
-from fastgmm.estimators._fit import (
-    FitCallback,
-    fit_starts,
+from fastgmm.estimators._fit import FitCallback, fit_starts
+from fastgmm.estimators._fitted import FittedMixture
+from fastgmm.estimators._report import (
+    held_up,
     usable_reg_covar,
     warn_about_data,
+    warn_about_flat,
     warn_about_result,
 )
-from fastgmm.estimators._fitted import FittedMixture
 from fastgmm.estimators._settings import Settings, check_settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
 from fastgmm.initialize import check_start, draw_sample, starting_params
@@ -309,7 +310,7 @@ class GaussianMixture(FittedMixture):
         with naming_bad_values(rows):
             sample = draw_sample(rows, settings.n_components, rng)
             settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
-            warn_about_data(sample, rows.n_rows, settings, names, stacklevel=3)
+            said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=3)
             reference = sample.variance
 
             def starts() -> Iterator[Params]:
@@ -322,9 +323,14 @@ class GaussianMixture(FittedMixture):
             with _progress(settings) as bar:
                 both = _all_of(bar, callback, settings.verbose_interval)
                 result, records = fit_starts(rows, starts(), settings, reference_variance=reference, callback=both)
-        warn_about_result(result, settings.max_iter, stacklevel=3)
+        mixture = Mixture.from_params(result.params)
+        flat = held_up(mixture, settings.reg_covar, sample.variance)
         self._remember_names(names)
-        self._adopt(Mixture.from_params(result.params), rows.dtype, result, records)
+        self._adopt(mixture, rows.dtype, result, records)
+        self._flat = tuple(flat)
+        warn_about_result(result, settings.max_iter, stacklevel=3)
+        if flat and not said:
+            warn_about_flat(mixture, flat, sample.variance, names, stacklevel=3)
         return rows
 
     def _warm(self, settings: Settings, n_features: int) -> Params:
