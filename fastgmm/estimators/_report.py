@@ -128,8 +128,8 @@ def warn_about_flat(
     what = "collinear features" if len(components) == mixture.n_components else "too few distinct rows"
     msg = (
         f"components {_listed(components)} of the fitted mixture are flat in some direction "
-        f"({_columns(features, names)}) and only reg_covar keeps them from collapsing, so the likelihood depends on it: "
-        f"{what}. Use fewer components, drop redundant features, or choose another covariance_type"
+        f"({_columns(features, names)}) and only reg_covar keeps them from collapsing, so the likelihood depends on "
+        f"it: {what}. Use fewer components, drop redundant features, or choose another covariance_type"
     )
     warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
 
