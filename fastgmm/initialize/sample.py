@@ -124,7 +124,10 @@ def _stratified(
     rows: ArrayRows | CopiedRows, size: int, rng: np.random.Generator
 ) -> tuple[FloatArray, Float64Array | None]:
     """Draw one row from each of `size` equal shares of the total weight; return rows and how often each was drawn."""
-    targets = (np.arange(size) + rng.random(size)) * (rows.total_weight / size)
+    shares = np.arange(size + 1) * (rows.total_weight / size)
+    if not rows.weighted:
+        shares = np.floor(shares)  # shares of whole rows, so that no row is drawn twice
+    targets = shares[:-1] + rng.random(size) * np.diff(shares)
     parts: list[FloatArray] = []
     counts: list[Float64Array] = []
     before = 0.0
