@@ -45,9 +45,7 @@ class NumpyPass:
         covariance.density(params)  # refuses singular covariances, as a real pass does
         e = reference.e_step(self.x, as_reference(params), self.sample_weight)
         r = e.responsibilities if moments else np.zeros_like(e.responsibilities)
-        return statistics_of(
-            self.x, r, self.kind, params.means, self.sample_weight, e.log_likelihood, e.log_map
-        )
+        return statistics_of(self.x, r, self.kind, params.means, self.sample_weight, e.log_likelihood, e.log_map)
 
 
 def start(x, n_components, covariance_type, seed=0):

@@ -1,7 +1,7 @@
 """The oracle: Gaussian mixtures in plain NumPy and SciPy, slow and obvious. It imports nothing of fastgmm.
 
-Everything is dense: responsibilities are an (N, K) array, every covariance a (D, D) matrix, and an M-step passes over the
-rows twice (means first, then deviations from them).
+Everything is dense: responsibilities are an (N, K) array, every covariance a (D, D) matrix, and an M-step passes over
+the rows twice (means first, then deviations from them).
 """
 
 from typing import NamedTuple

@@ -75,6 +75,12 @@ def _cholesky(matrices: Float64Array) -> Float64Array:
     n = matrices.shape[-1]
     if n <= _BLOCK:
         return cast("Float64Array", np.linalg.cholesky(matrices))
+    with np.errstate(invalid="ignore", over="ignore"):  # of matrices that are not finite; `cholesky` refuses the result
+        return _blocked_cholesky(matrices)
+
+
+def _blocked_cholesky(matrices: Float64Array) -> Float64Array:
+    n = matrices.shape[-1]
     lower = np.zeros(matrices.shape)
     spans = [slice(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
     inverses: list[Float64Array] = []

@@ -182,7 +182,8 @@ def raise_singular_variances(name: str, variances: Float64Array) -> None:
     rows = variances.reshape(variances.shape[0], -1)
     bad = ~((rows > 0.0) & (rows < np.inf)).all(axis=1)
     component = int(bad.argmax())
-    raise singular(name, component, float(rows[component].min()))
+    smallest = float(rows[component].min()) if np.isfinite(rows[component]).all() else float("nan")
+    raise singular(name, component, smallest)
 
 
 def singular(name: str, component: int | None, min_eig: float) -> SingularCovarianceError:
