@@ -211,6 +211,19 @@ def _fit(model: GaussianMixture, data: Any, rows: Rows, complaints: dict[str, ty
         # Columns of the table say what these two would say for every model.
         if not issubclass(warning.category, ConvergenceWarning | DegenerateComponentWarning):
             complaints[str(warning.message)] = warning.category
+    return describe(model, rows)
+
+
+def describe(model: GaussianMixture, rows: Rows) -> Candidate:
+    """Describe a model by what it was fitted to.
+
+    Parameters
+    ----------
+    model : GaussianMixture
+        Fitted, not made of given parameters.
+    rows : row source
+        ``as_rows(X, sample_weight)`` of its fit; no row is read.
+    """
     result = model.result_
     assert isinstance(result, FitResult)  # after fit
     log_likelihood = result.log_likelihood / rows.weight_scale
