@@ -16,6 +16,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -54,13 +55,13 @@ class Archive:
     arrays: dict[str, Array]
 
 
-def write_archive(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+def write_archive(path: str | os.PathLike[str] | BinaryIO, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Write a header and arrays, completely or not at all.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The file; replaced if it exists. No extension is added.
+    path : str, os.PathLike or binary file
+        The file; replaced if it exists. No extension is added. An open file is written from where it stands.
     header : mapping
         What JSON can hold; no NaN or infinities.
     arrays : mapping of str to ndarray
@@ -72,7 +73,8 @@ def write_archive(path: str | os.PathLike[str], header: Mapping[str, Any], array
         If the file cannot be written; an existing file is then unchanged.
     """
     text = json.dumps(header, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    target = replacing(path) if isinstance(path, str | os.PathLike) else nullcontext(path)
+    with target as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write_member(archive, HEADER, np.frombuffer(text.encode(), np.uint8))
         for name, array in arrays.items():
             _write_member(archive, name, array)

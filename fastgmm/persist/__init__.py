@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -36,15 +36,16 @@ _REQUIRED_KEYS: Final = ("kind", "covariance_type")
 _REQUIRED_ARRAYS: Final = ("weights", "means", "covariances")
 
 
-def save(model: Mixture | GaussianMixture, path: str | os.PathLike[str]) -> None:
+def save(model: Mixture | GaussianMixture, path: str | os.PathLike[str] | BinaryIO) -> None:
     """Save a mixture, or an estimator with its settings and the account of its fit.
 
     Parameters
     ----------
     model : Mixture or fitted GaussianMixture
         What to save.
-    path : str or os.PathLike
-        The file, by custom ``*.npz``; written completely or not at all. No extension is added.
+    path : str, os.PathLike or binary file
+        The file, by custom ``*.npz``; written completely or not at all. No extension is added. Completeness of a file
+        that is open already is up to who opened it.
 
     Raises
     ------
