@@ -193,7 +193,7 @@ def test_callable_may_return_labels_responsibilities_or_params():
     np.testing.assert_array_equal(by_params.covariances, by_labels.covariances)
     with pytest.raises(InvalidParameterError, match="must return Params"):
         make(X, lambda *_: Params(np.ones(1), np.zeros((1, 2)), np.eye(2)[None], "full"))
-    with pytest.raises(InvalidParameterError, match="result of init_params"):
+    with pytest.raises(InvalidParameterError, match="a function must return labels"):
         make(X, lambda *_: "nonsense")
 
 

@@ -40,6 +40,13 @@ def known_class(name: str) -> Any:
     return ours if theirs is None else _joined(ours, theirs)
 
 
+class _Requests(dict[str, Any]):
+    """Method -> request for ``sample_weight``; scikit-learn's ``clone`` copies it, without scikit-learn in a pickle."""
+
+    def __sklearn_clone__(self) -> _Requests:
+        return _Requests(self)
+
+
 class SklearnEstimator:
     """Parameters, tags, feature names and representations of an estimator.
 
@@ -130,7 +137,7 @@ class SklearnEstimator:
 
     def _request(self, method: str, alias: bool | str | None) -> Self:
         # clone() copies the attribute of this name.
-        self._metadata_request = {**getattr(self, "_metadata_request", {}), method: alias}
+        self._metadata_request = _Requests({**getattr(self, "_metadata_request", {}), method: alias})
         return self
 
     def __repr__(self) -> str:

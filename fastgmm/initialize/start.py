@@ -178,7 +178,7 @@ def starting_params(
             made = method(data, n_components, rng)
             if isinstance(made, Params):
                 return _replace(_check_params(made, start, rows.n_features), start)
-            method = _memberships(made, "the result of init_params", n_components)
+            method = _memberships(made, "init_params", n_components, also="a function must return")
         stats = _by_memberships(method, start, rows)
         params = _params(stats, family, reg_covar)
     return _replace(params, start)
@@ -325,16 +325,17 @@ def _check_params(params: Params, start: Start, n_features: int) -> Params:
     return covariance.make_params(params.weights, params.means, params.covariances, params.covariance_type)
 
 
-def _memberships(value: Any, name: str, n_components: int) -> Array:
+def _memberships(value: Any, name: str, n_components: int, *, also: str = "") -> Array:
     """Return labels as (N,) int64, responsibilities as a float array (N, K)."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2) or array.size == 0:
+        expected = also or f"must be one of {', '.join(map(repr, METHODS))}, a function,"
         msg = (
-            f"{name} must be one of {', '.join(map(repr, METHODS))}, a function, labels (n_samples,) or "
-            f"responsibilities (n_samples, {n_components}); got {type(value).__name__}"
+            f"{name}: {expected} labels (n_samples,) or responsibilities (n_samples, {n_components}) of numbers; "
+            f"got {type(value).__name__}"
         )
         raise InvalidParameterError(msg)
     if array.ndim == 2:
