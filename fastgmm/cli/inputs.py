@@ -156,7 +156,8 @@ def read_data(
         raise InvalidDataError(msg)
     if n_expected is not None and len(chosen) != n_expected:
         msg = (
-            f"{table.source} gives {len(chosen)} columns, but the model has {n_expected} features;"
+            f"{table.source} gives {len(chosen)} column{'s' * (len(chosen) != 1)}, but the model has {n_expected}"
+            f" feature{'s' * (n_expected != 1)};"
             f" {describe_columns(table)}; choose with --columns."
         )
         raise InvalidDataError(msg)

@@ -1,0 +1,132 @@
+"""Commands that use a model: predict, score, sample."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgmm import passes
+from fastgmm.cli.inputs import Data, read_data
+from fastgmm.cli.outputs import emit, opened, print_columns, result_format
+from fastgmm.cli.pictures import check_picture, draw
+from fastgmm.cli.report import align
+from fastgmm.cli.results import WRITERS
+from fastgmm.covariance import FAMILIES
+from fastgmm.data import as_rows
+from fastgmm.mixture import Mixture
+from fastgmm.persist import load
+
+__all__ = ["predict", "sample", "score"]
+
+
+class _Model(NamedTuple):
+    """A loaded model: the distribution, and the names of its features if it knows them."""
+
+    mixture: Mixture
+    names: tuple[str, ...] | None
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Print or write the most probable component of each row."""
+    result_format(args.out)
+    picture = check_picture(args.plot)
+    with opened(args.out, args.plot, inputs=(args.model, args.data)) as (out, picture_file):
+        model = _load(args.model)
+        data = _read(args, model, None)
+        if args.proba:
+            probabilities = model.mixture.responsibilities(data.x)
+            columns = {"label": np.argmax(probabilities, axis=1)}
+            columns.update({f"p{k}": probabilities[:, k] for k in range(model.mixture.n_components)})
+        else:
+            columns = {"label": model.mixture.predict(data.x)}
+        if picture_file is not None and picture is not None:
+            draw(picture_file, picture, model.mixture, data, args.plot_features)
+        if out is not None:
+            WRITERS[result_format(args.out)](out, columns)
+    if out is None:
+        print_columns(columns, as_json=args.json, stream=sys.stdout)
+    else:
+        counts = np.bincount(columns["label"], minlength=model.mixture.n_components)
+        rows = [["component", "rows"], *([str(k), str(count)] for k, count in enumerate(counts))]
+        summary = {"n_rows": len(data.x), "counts": counts, "files": [args.out]}
+        emit(f"{align(rows)}\n\nWrote {args.out}.", summary, as_json=args.json)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Print how likely the data are under the model; write the log-density of each row where asked."""
+    result_format(args.out)
+    with opened(args.out, inputs=(args.model, args.data, args.weights)) as (out,):
+        model = _load(args.model)
+        data = _read(args, model, args.weights)
+        mixture = model.mixture
+        rows = as_rows(data.x, data.weights)
+        stats = passes.accumulate(rows, mixture.density, FAMILIES[mixture.covariance_type].scatter, moments=False)
+        total_weight = stats.total_weight / rows.weight_scale
+        log_likelihood = stats.log_likelihood / rows.weight_scale
+        bic = -2.0 * log_likelihood + mixture.n_parameters * math.log(total_weight)
+        summary: dict[str, Any] = {
+            "n_rows": len(data.x),
+            "total_weight": total_weight,
+            "log_likelihood": log_likelihood,
+            "mean_log_likelihood": log_likelihood / total_weight,
+            "n_parameters": mixture.n_parameters,
+            "bic": bic,
+            "aic": -2.0 * log_likelihood + 2.0 * mixture.n_parameters,
+            "icl": bic - 2.0 * stats.log_map / rows.weight_scale,
+        }
+        if out is not None:
+            WRITERS[result_format(args.out)](out, {"log_density": mixture.logpdf(data.x)})
+            summary["files"] = [args.out]
+    lines = [
+        ("rows", f"{len(data.x)}"),
+        ("log-likelihood", f"{log_likelihood:.6g}"),
+        ("mean log-likelihood", f"{summary['mean_log_likelihood']:.6g}"),
+        ("BIC", f"{bic:.2f}"),
+        ("AIC", f"{summary['aic']:.2f}"),
+        ("ICL", f"{summary['icl']:.2f}"),
+    ]
+    written = "" if out is None else f"\n\nWrote {args.out}."
+    emit(align(lines, left=1) + written, summary, as_json=args.json)
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Print or write rows drawn from the model."""
+    result_format(args.out)
+    with opened(args.out, inputs=(args.model,)) as (out,):
+        model = _load(args.model)
+        x, component = model.mixture.sample(args.n, args.seed)
+        names = model.names or tuple(f"x{j + 1}" for j in range(model.mixture.n_features))
+        columns: dict[str, np.ndarray] = {name: x[:, j] for j, name in enumerate(names)}
+        if args.labels:
+            columns["component"] = component
+        if out is not None:
+            WRITERS[result_format(args.out)](out, columns)
+    if out is None:
+        print_columns(columns, as_json=args.json, stream=sys.stdout)
+    else:
+        emit(f"Wrote {args.out}.", {"n_rows": args.n, "files": [args.out]}, as_json=args.json)
+
+
+def _load(path: str) -> _Model:
+    """Load a model of either kind."""
+    model = load(path)
+    if isinstance(model, Mixture):
+        return _Model(model, None)
+    names = getattr(model, "feature_names_in_", None)
+    return _Model(model.mixture_, None if names is None else tuple(map(str, names)))
+
+
+def _read(args: argparse.Namespace, model: _Model, weights: str | None) -> Data:
+    """Read the rows a model is applied to: its features by name where both have names."""
+    return read_data(
+        args.data,
+        columns=args.columns,
+        weights=weights,
+        header=args.header,
+        expected=model.names,
+        n_expected=model.mixture.n_features,
+    )
