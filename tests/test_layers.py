@@ -150,6 +150,8 @@ def test_imports_of_the_package_go_down(path: Path) -> None:
             continue
         if me == "__init__" and found.inside:
             continue  # the lazy front door loads anything on demand
+        if found.name == "fastgmm.__version__":
+            continue  # a constant that the package has before any module is imported
         up = layer(other) - layer(me)
         if up < 0 or (up == 0 and (me, other) in SIDEWAYS):
             continue

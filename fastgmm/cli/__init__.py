@@ -102,7 +102,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return f"not enough memory ({text}); use a .npy file, which is read in blocks, or fewer columns.", FAILURE
     if isinstance(error, OSError):
-        return f"{text}.", FAILURE
+        return f"{error.strerror or text}.", FAILURE
     return f"{type(error).__name__}: {text} (set FASTGMM_DEBUG=1 to see where).", FAILURE
 
 
