@@ -72,7 +72,8 @@ def run_case(case: Case, peers: list[Peer], options: argparse.Namespace, folder:
                     continue
                 rows[name]["times"].append(reply["seconds"] / options.iterations)
                 rows[name]["log_likelihood"] = reply["log_likelihood"]
-                rows[name]["memory"] = max(rows[name]["memory"] or 0, reply["memory"] or 0) or None
+                if reply["memory"] is not None:
+                    rows[name]["memory"] = max(rows[name]["memory"] or 0, reply["memory"])
     if options.check:
         check(problem, rows, options, folder)
     ours = rows[OURS.name]["times"]

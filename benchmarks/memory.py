@@ -73,10 +73,12 @@ def growth_here(case: Case, dtype: str, iterations: int = 2) -> int:
 
 def growth(name: str, dtype: str = "float64", threads: int | None = None) -> int:
     """Return the growth in bytes of a fit of the named case in a new process."""
-    env = {**os.environ, "PYTHONPATH": str(TOP)}
+    env = dict(os.environ)
     if threads:
         env["NUMBA_NUM_THREADS"] = str(threads)
-    code = f"from benchmarks import data, memory; print(memory.growth_here(data.by_name({name!r}), {dtype!r}))"
+    # The checkout comes last on the path: an installed fastgmm, as in asv's environments, is the one to measure.
+    code = f"""import sys; sys.path.append({str(TOP)!r})
+from benchmarks import data, memory; print(memory.growth_here(data.by_name({name!r}), {dtype!r}))"""
     done = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout)
 

@@ -1,0 +1,87 @@
+"""asv: what a new process waits for: the import, and the first fit with a warm and with a cold cache of kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+FIRST_FIT = """
+import time; start = time.perf_counter()
+import numpy as np
+import fastgmm
+X = np.random.default_rng(0).standard_normal(({n}, {d})) + np.arange({n})[:, None] % 2 * 5
+fastgmm.GaussianMixture(2, covariance_type={kind!r}, random_state=0).fit(X)
+print(time.perf_counter() - start)
+"""
+
+
+def first_fit(cache: str, kind: str = "full", n: int = 2000, d: int = 2) -> float:
+    """Return the seconds from the first import to the end of the first fit in a new process."""
+    env = {**os.environ, "FASTGMM_CACHE_DIR": cache}
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_FIT.format(n=n, d=d, kind=kind)]
+    return float(subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+class Import:
+    """``import fastgmm``: must not load Numba."""
+
+    def timeraw_import(self) -> str:
+        return "import fastgmm"
+
+    def track_modules(self) -> int:
+        code = "import sys; before = len(sys.modules); import fastgmm; print(len(sys.modules) - before)"
+        return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    track_modules.unit = "modules"
+
+
+class FirstFit:
+    """The first fit of a process; D=16 takes other kernels than D=2."""
+
+    params = (("full", "tied", "diag", "spherical"), (2, 16))
+    param_names = ("covariance_type", "D")
+    timeout = 120
+
+    def setup(self, kind: str, d: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+
+    def teardown(self, kind: str, d: int) -> None:
+        self.folder.cleanup()
+
+    def track_cold(self, kind: str, d: int) -> float:
+        return first_fit(self.folder.name, kind, d=d)
+
+    track_cold.unit = "seconds"
+
+    def track_warm(self, kind: str, d: int) -> float:
+        first_fit(self.folder.name, kind, d=d)
+        return min(first_fit(self.folder.name, kind, d=d) for _ in range(3))
+
+    track_warm.unit = "seconds"
+
+
+def main() -> None:
+    """Print the times without asv."""
+    best = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import fastgmm"], check=True)
+        middle = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import numpy"], check=True)
+        best.append((middle - start, time.perf_counter() - middle))
+    print(
+        f"python -c 'import fastgmm': {min(b[0] for b in best):.3f} s; 'import numpy': {min(b[1] for b in best):.3f} s"
+    )
+    for kind in FirstFit.params[0]:
+        for d in FirstFit.params[1]:
+            with tempfile.TemporaryDirectory() as folder:
+                cold = first_fit(folder, kind, d=d)
+                warm = min(first_fit(folder, kind, d=d) for _ in range(3))
+            print(f"first fit, {kind:10} D={d:2}: {cold:6.2f} s cold, {warm:6.2f} s warm")
+
+
+if __name__ == "__main__":
+    main()
