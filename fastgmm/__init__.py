@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastgmm import datasets, plotting
     from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord
     from fastgmm.errors import (
         ConvergenceWarning,
@@ -64,7 +65,9 @@ __all__ = [
     "SelectionResult",
     "SingularCovarianceError",
     "__version__",
+    "datasets",
     "load",
+    "plotting",
     "save",
     "select_model",
 ]
@@ -98,7 +101,12 @@ _MODULES = {
 }
 
 
+_SUBMODULES = ("datasets", "plotting")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"fastgmm.{name}")
     module = _MODULES.get(name)
     if module is None:
         msg = f"module 'fastgmm' has no attribute {name!r}"

@@ -98,6 +98,7 @@ def pack_fit(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]
         "n_iter": int(model.n_iter_),
         "lower_bound": _number(model.lower_bound_),
         "result": None if result is None else _pack_result(result),
+        "flat": [int(k) for k in getattr(model, "_flat", ())],
         "starts": [_pack_start(start) for start in model.starts_],
     }
 
@@ -124,6 +125,7 @@ def unpack_fit(model: GaussianMixture, params: Params, packed: Mapping[str, Any]
         result = _unpack_result(packed["result"], params, histories.pop(0))
     starts = tuple(_unpack_start(start, history) for start, history in zip(packed["starts"], histories, strict=True))
     model._adopt(Mixture.from_params(params), _DTYPES[packed["dtype"]], result, starts)
+    model._flat = tuple(int(k) for k in packed["flat"])
     # A model that was converted from another library has these without a result.
     model.converged_ = bool(packed["converged"])
     model.n_iter_ = int(packed["n_iter"])
