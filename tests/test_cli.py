@@ -291,6 +291,13 @@ def test_standard_input_and_pipes():
     assert done.stderr == ""
 
 
+def test_a_terminal_without_unicode():
+    Path("x.csv").write_text("größe\n" + "1\n2\n4\n" * 5, encoding="utf-8")
+    done = shell("fit", "x.csv", "-k", 1, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfe (std)" in done.stdout
+
+
 def test_help_and_version(run):
     status, out, _ = run("--help")
     assert status == 0

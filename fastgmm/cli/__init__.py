@@ -11,6 +11,7 @@ Read `parser` first (the words), then `models`, `use` and `system` (the commands
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -64,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["info", "no-such-file.npz"])
     1
     """
+    if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+                stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     command = f"fastgmm {args.command}"
     try:
