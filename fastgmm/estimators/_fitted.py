@@ -25,6 +25,16 @@ class _Scores(NamedTuple):
     total_weight: float
 
 
+SAFE_VARIANCES = (1e-24, 1e24)
+"""Within this range a float32 pass may square the deviations of rows, even of outliers."""
+
+
+def out_of_float32(variance: Float64Array) -> bool:
+    """Whether squares of data with these variances leave the range of float32, so that passes must use float64."""
+    positive = variance[variance > 0.0]
+    return bool(positive.size and not (positive.min() >= SAFE_VARIANCES[0] and positive.max() <= SAFE_VARIANCES[1]))
+
+
 class FittedMixture(SklearnEstimator):
     """Prediction, scores and draws; the base of the estimators.
 
@@ -167,6 +177,9 @@ class FittedMixture(SklearnEstimator):
         self.lower_bound_ = math.nan if result is None else result.lower_bound
         self.lower_bounds_ = [] if result is None else [r.log_likelihood / result.total_weight for r in result.history]
         self._dtype = dtype
+        family = covariance.FAMILIES[mixture.covariance_type]
+        variances = family.variances(mixture.covariances, mixture.n_components, mixture.n_features)
+        self._pass_dtype = np.dtype(np.float64) if out_of_float32(variances) else None
         self._arrays: dict[str, Array] = {}
 
     def _scores(self, X: Any, sample_weight: Any) -> _Scores:

@@ -50,8 +50,9 @@ class _Requests(dict[str, Any]):
 class SklearnEstimator:
     """Parameters, tags, feature names and representations of an estimator.
 
-    A subclass names its parameters in ``__init__``, stores them there unchanged, and sets ``mixture_``,
-    ``n_features_in_`` and, with `remember_names`, ``feature_names_in_`` when it is fitted.
+    A subclass names its parameters in ``__init__`` and stores them there unchanged. When it is fitted, it sets
+    ``mixture_``, ``n_features_in_``, ``_pass_dtype`` (what to convert data to, if anything) and, with
+    `_remember_names`, ``feature_names_in_``.
     """
 
     @classmethod
@@ -160,7 +161,7 @@ class SklearnEstimator:
         names = feature_names(X)
         if names is not None or "feature_names_in_" in self.__dict__:
             self._compare_names(names)
-        rows = as_rows(X, sample_weight)
+        rows = as_rows(X, sample_weight, dtype=self._pass_dtype)
         if rows.n_features != self.n_features_in_:
             expected = f"{type(self).__name__} is expecting {self.n_features_in_} features as input."
             msg = f"X has {rows.n_features} features, but {expected}"
@@ -168,6 +169,7 @@ class SklearnEstimator:
         return rows
 
     n_features_in_: int
+    _pass_dtype: np.dtype[Any] | None
 
     def _remember_names(self, names: tuple[str, ...] | None) -> None:
         """Set ``feature_names_in_`` or remove that of an earlier fit."""

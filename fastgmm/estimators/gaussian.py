@@ -26,7 +26,7 @@ from fastgmm.em import IterationInfo
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
 from fastgmm.estimators._fit import FitCallback, fit_starts
-from fastgmm.estimators._fitted import FittedMixture
+from fastgmm.estimators._fitted import FittedMixture, out_of_float32
 from fastgmm.estimators._report import (
     held_up,
     usable_reg_covar,
@@ -310,6 +310,9 @@ class GaussianMixture(FittedMixture):
         with naming_bad_values(rows):
             sample = draw_sample(rows, settings.n_components, rng)
             settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
+            dtype = rows.dtype
+            if out_of_float32(sample.variance) and dtype == np.float32:
+                rows = as_rows(X, sample_weight, dtype=np.float64)
             said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=3)
             reference = sample.variance
 
@@ -326,7 +329,7 @@ class GaussianMixture(FittedMixture):
         mixture = Mixture.from_params(result.params)
         flat = held_up(mixture, settings.reg_covar, sample.variance)
         self._remember_names(names)
-        self._adopt(mixture, rows.dtype, result, records)
+        self._adopt(mixture, dtype, result, records)
         self._flat = tuple(flat)
         warn_about_result(result, settings.max_iter, stacklevel=3)
         if flat and not said:

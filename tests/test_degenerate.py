@@ -1,0 +1,266 @@
+"""Degenerate input: a right answer, or one clear sentence. Never NaN, never a traceback from deep inside."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fastgmm
+from fastgmm import (
+    DegenerateComponentWarning,
+    DegenerateDataWarning,
+    FastgmmError,
+    GaussianMixture,
+    InvalidDataError,
+    NonFiniteDataError,
+    SingularCovarianceError,
+)
+
+TYPES = ("full", "tied", "diag", "spherical")
+CENTERS = np.array([[0.0, 0.0, 0.0], [8.0, 0.0, 0.0], [0.0, 8.0, 0.0]])
+RNG = np.random.default_rng(0)
+X = np.concatenate([RNG.normal(c, 1.0, (100, 3)) for c in CENTERS])
+
+
+def fit(data, name="full", *, k=3, weight=None, **params):
+    """Fit and return the model with the categories of its warnings; everything fitted must be sound."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = GaussianMixture(k, covariance_type=name, random_state=0, **params).fit(data, sample_weight=weight)
+    assert model.weights_.sum() == pytest.approx(1.0, abs=1e-6)
+    assert model.weights_.min() >= 0.0
+    for attribute in ("means_", "covariances_", "precisions_", "precisions_cholesky_"):
+        assert np.isfinite(getattr(model, attribute)).all(), attribute
+    variances = np.linalg.eigvalsh(model.mixture_.covariances_dense)
+    assert variances.min() > 0.0
+    assert np.isfinite(model.lower_bound_)
+    proba = model.predict_proba(data)
+    assert np.isfinite(proba).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-6)
+    return model, {w.category for w in caught}
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("reg_covar", [1e-6, 0.0])
+class TestTable:
+    def test_all_rows_identical(self, name, reg_covar):
+        model, warned = fit(np.full((50, 3), 3.7), name, reg_covar=reg_covar)
+        assert warned == {DegenerateDataWarning, DegenerateComponentWarning}
+        assert np.count_nonzero(model.weights_) == 1
+        np.testing.assert_allclose(model.means_, 3.7)
+        assert model.result_.empty == (1, 2) or len(model.result_.empty) == 2
+
+    def test_two_distinct_points(self, name, reg_covar):
+        data = np.repeat([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], 20, axis=0)
+        model, warned = fit(data, name, reg_covar=reg_covar)
+        assert warned == {DegenerateComponentWarning}
+        np.testing.assert_allclose(np.sort(model.weights_), [0.0, 0.5, 0.5])
+        assert len(np.unique(model.predict(data))) == 2
+
+    def test_constant_column(self, name, reg_covar):
+        data = X.copy()
+        data[:, 2] = 7.3
+        model, warned = fit(data, name, reg_covar=reg_covar)
+        assert DegenerateDataWarning in warned
+        np.testing.assert_allclose(model.means_[:, 2], 7.3)
+        np.testing.assert_allclose(np.sort(model.weights_), 1 / 3, atol=0.02)
+
+    def test_collinear_columns(self, name, reg_covar):
+        data = X.copy()
+        data[:, 2] = 2.0 * X[:, 0] - X[:, 1]
+        model, warned = fit(data, name, reg_covar=reg_covar)
+        assert warned == ({DegenerateComponentWarning} if name in ("full", "tied") else set())
+        np.testing.assert_allclose(np.sort(model.weights_), 1 / 3, atol=0.02)
+
+    def test_fewer_rows_than_features(self, name, reg_covar):
+        _, warned = fit(np.random.default_rng(1).normal(size=(6, 10)), name, reg_covar=reg_covar)
+        assert (DegenerateDataWarning in warned) == (name in ("full", "tied"))
+
+    def test_duplicates(self, name, reg_covar):
+        data = np.concatenate([X, np.full((30, 3), 30.0)])
+        model, warned = fit(data, name, k=4, reg_covar=reg_covar)
+        # One component sits on the copies and nowhere else, and the user is told.
+        spike = int(model.predict(np.full((1, 3), 30.0))[0])
+        assert model.weights_[spike] == pytest.approx(30 / 330)
+        if name != "tied":
+            assert warned == {DegenerateComponentWarning}
+            assert model.result_.collapsed == (() if reg_covar else (spike,))
+
+    @pytest.mark.parametrize("size", [1e6, 1e12])
+    def test_outlier(self, name, reg_covar, size):
+        model, _ = fit(np.concatenate([X, np.full((1, 3), size)]), name, k=4, reg_covar=reg_covar)
+        assert np.isclose(model.weights_, 1 / 301, rtol=1e-3).any()
+
+    @pytest.mark.parametrize("factor", [1e-150, 1e-8, 1.0, 1e8, 1e150])
+    def test_scale(self, name, reg_covar, factor):
+        model, warned = fit(X * factor, name, reg_covar=reg_covar, tol=1e-6)
+        base, _ = fit(X, name, reg_covar=0.0, tol=1e-6)
+        # reg_covar=1e-6 exceeds the smallest data's variance: taken relative to it, and said.
+        assert warned == ({DegenerateDataWarning} if reg_covar and factor < 1e-4 else set())
+        order, expected = np.argsort(model.means_ @ [1, 2, 0]), np.argsort(base.means_ @ [1, 2, 0])
+        np.testing.assert_allclose(model.means_[order] / factor, base.means_[expected], rtol=1e-4, atol=1e-4)
+        a, b = model.mixture_.covariances_dense[order] / factor / factor, base.mixture_.covariances_dense[expected]
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("shift", [1e7, 1e8])
+    def test_offset(self, name, reg_covar, shift):
+        exact = np.round(X * 2**20) / 2**20  # so that the shifted data hold the same digits
+        base, _ = fit(exact, name, reg_covar=reg_covar)
+        moved, warned = fit(exact + shift, name, reg_covar=reg_covar)
+        assert warned == set()
+        np.testing.assert_allclose(moved.covariances_, base.covariances_, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(moved.score_samples(exact + shift), base.score_samples(exact), atol=1e-6)
+
+    def test_float32_with_an_offset(self, name, reg_covar):
+        data = (X + 1e3).astype(np.float32)
+        model, warned = fit(data, name, reg_covar=reg_covar)
+        exact, _ = fit(data.astype(np.float64), name, reg_covar=reg_covar)
+        assert warned == set()
+        np.testing.assert_allclose(model.score_samples(data), exact.score_samples(data), atol=2e-3)
+
+    def test_one_component_is_the_sample_mean_and_covariance(self, name, reg_covar):
+        for data in (X, X[:, :1], X + 1e8):
+            model, _ = fit(data, name, k=1, reg_covar=reg_covar)
+            d = data.shape[1]
+            np.testing.assert_allclose(model.means_[0], data.mean(axis=0), rtol=1e-12, atol=1e-12)
+            expected = np.cov(data.T, bias=True).reshape(d, d) + reg_covar * np.eye(d)
+            if name == "diag":
+                expected = np.diag(np.diag(expected))
+            if name == "spherical":
+                expected = np.diag(expected).mean() * np.eye(d)
+            np.testing.assert_allclose(model.mixture_.covariances_dense[0], expected, rtol=1e-7, atol=1e-9)
+
+    def test_weights_of_any_size(self, name, reg_covar):
+        base, _ = fit(X, name, reg_covar=reg_covar)
+        for size in (1e-300, 1e300):
+            model, _ = fit(X, name, weight=np.full(300, size), reg_covar=reg_covar)
+            np.testing.assert_allclose(model.means_, base.means_, rtol=1e-9, atol=1e-9)
+        heavy = np.ones(300)
+        heavy[7] = 1e15
+        model, _ = fit(X, name, weight=heavy, reg_covar=reg_covar)
+        assert model.weights_.max() > 1 - 1e-10
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_rows_without_reach(name):
+    model, _ = fit(X, name)
+    far = np.array([[1e200, 0.0, 0.0], [-1e200, 1e200, 1e200], [1e160, -1e160, 3.0], [1e100, 1e100, -1e100]])
+    proba = model.predict_proba(far)
+    assert np.isfinite(proba).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(model.predict(far), proba.argmax(axis=1))
+    assert not np.isnan(model.score_samples(far)).any()
+
+
+@pytest.mark.parametrize(
+    ("data", "k", "words"),
+    [
+        (X[:2], 3, ["n_samples >= n_components", "n_components = 3", "n_samples = 2"]),
+        (X[:1], 1, ["1 sample", "minimum of 2"]),
+        (X[:0], 1, ["0 sample"]),
+        (X[:, :0], 1, ["0 feature"]),
+        (X[0], 1, ["Reshape your data"]),
+        (X * 1e200, 3, ["too large", "Multiply X"]),
+        (X * 1e-200, 3, ["too close together", "Multiply X"]),
+    ],
+)
+def test_refused(data, k, words):
+    for name in TYPES:
+        with pytest.raises(InvalidDataError) as caught:
+            GaussianMixture(k, covariance_type=name).fit(data)
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", ["fit", "fit_predict", "predict", "predict_proba", "score_samples", "score", "bic"])
+def test_values_that_are_not_finite(value, method):
+    bad = X.copy()
+    bad[123, 1] = value
+    model = GaussianMixture(3, random_state=0).fit(X)
+    for data, column in ((bad, "column 1"), (pd.DataFrame(bad, columns=["a", "b", "c"]), "column 'b'")):
+        if column != "column 1":
+            model.fit(pd.DataFrame(X, columns=["a", "b", "c"]))
+        with pytest.raises(NonFiniteDataError, match="X must hold finite numbers only") as caught:
+            getattr(model, method)(data)
+        assert "row 123, " + column in str(caught.value)
+        assert (caught.value.row, caught.value.column) == (123, 1)
+
+
+def test_a_bad_value_deep_in_large_data_is_found_by_the_pass():
+    big = np.random.default_rng(0).normal(size=(400_000, 2))
+    big[399_999, 1] = np.nan
+    for init_params in ("kmeans", np.arange(400_000) % 2):
+        for data in (big, np.asfortranarray(big)):
+            with pytest.raises(NonFiniteDataError, match="row 399999, column 1 is NaN"):
+                GaussianMixture(2, random_state=0, init_params=init_params).fit(data)
+
+
+def test_constant_and_collinear_columns_are_named():
+    frame = pd.DataFrame(X, columns=["length", "width", "depth"])
+    with pytest.warns(DegenerateDataWarning, match="constant features: column 'width'"):
+        GaussianMixture(2, random_state=0).fit(frame.assign(width=1.5))
+    collinear = frame.assign(depth=frame["length"] * 3.0)
+    with pytest.warns(DegenerateComponentWarning, match=r"columns 'length', 'depth'.*collinear") as caught:
+        GaussianMixture(2, random_state=0).fit(collinear)
+    assert "'width'" not in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_degenerate_raise_names_the_component():
+    data = np.concatenate([X, np.full((30, 3), 30.0)])
+    with pytest.raises(SingularCovarianceError, match="component") as caught:
+        GaussianMixture(4, reg_covar=0.0, degenerate="raise", random_state=0, n_init=2).fit(data)
+    assert caught.value.component in range(4)
+    assert caught.value.family == "full"
+
+
+def test_a_component_far_from_all_rows_dies_or_comes_back_but_does_not_break():
+    for name in TYPES:
+        means = np.concatenate([CENTERS[:2], [[1e5, 1e5, 1e5]]])
+        model, warned = fit(X, name, means_init=means, max_iter=50)
+        assert (DegenerateComponentWarning in warned) == bool(model.result_.empty or model.result_.collapsed)
+
+
+HARD = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 1e-150, 1e150, -1e150, 1e8, 1e8 + 1.0, 1e-8]),
+    st.floats(-1e6, 1e6, allow_nan=False),
+)
+
+
+def complaint(*args, **kwargs):
+    """The message of an error of ours, or None for a sound model; any other exception passes."""
+    try:
+        fit(*args, **kwargs)
+    except FastgmmError as error:
+        return str(error)
+    return None
+
+
+@given(
+    hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=HARD),
+    st.integers(1, 4),
+    st.sampled_from(TYPES),
+    st.sampled_from([1e-6, 0.0]),
+    st.sampled_from(["kmeans", "k-means++", "random", "random_from_data"]),
+)
+def test_right_or_loud(data, k, name, reg_covar, init_params):
+    """Finite input never gives anything but a sound model or an error of ours."""
+    message = complaint(data, name, k=k, reg_covar=reg_covar, init_params=init_params)
+    assert message is None or len(message) > 20
+
+
+@given(
+    hnp.arrays(np.float64, 12, elements=st.one_of(st.just(0.0), st.floats(0.0, 1e300))),
+    st.sampled_from(TYPES),
+)
+def test_right_or_loud_with_weights(weight, name):
+    message = complaint(X[::25], name, k=2, weight=weight)
+    assert message is None or "weight" in message
+
+
+def test_everything_is_exported():
+    assert {"DegenerateComponentWarning", "DegenerateDataWarning"} <= set(fastgmm.__all__)
