@@ -55,7 +55,9 @@ class Archive:
     arrays: dict[str, Array]
 
 
-def write_archive(path: str | os.PathLike[str] | BinaryIO, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+def write_archive(
+    path: str | os.PathLike[str] | BinaryIO, header: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> None:
     """Write a header and arrays, completely or not at all.
 
     Parameters

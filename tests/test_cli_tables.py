@@ -192,7 +192,7 @@ def test_the_models_features_are_found_by_name(tmp_path):
         InvalidDataError, match=r"has no column 'c', which the model was fitted on; its columns are id, b"
     ):
         read_data(path, expected=["a", "c"], n_expected=2)
-    with pytest.raises(InvalidDataError, match="gives 1 columns, but the model has 2 features"):
+    with pytest.raises(InvalidDataError, match="gives 1 column, but the model has 2 features"):
         read_data(path, columns=["a"], expected=["a", "b"], n_expected=2)
     unnamed = write(tmp_path, "1,2\n", "unnamed.csv")
     assert read_data(unnamed, expected=["a", "b"], n_expected=2).x.tolist() == [[1.0, 2.0]]
