@@ -217,6 +217,22 @@ def fit_em(
         If `degenerate` is unknown.
     SingularCovarianceError
         With ``degenerate="raise"``, when a component collapses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgmm import covariance, passes
+    >>> from fastgmm.data import as_rows
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.concatenate([rng.normal(-3.0, 1.0, (100, 1)), rng.normal(3.0, 1.0, (100, 1))])
+    >>> run = passes.Accumulator(as_rows(x), "trace")
+    >>> start = covariance.make_params([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
+    >>> result = fit_em(
+    ...     lambda params, *, moments=True: run(covariance.density(params), moments=moments),
+    ...     start, reference_variance=x.var(axis=0),
+    ... )
+    >>> result.status.name, result.params.means.round(1).ravel()
+    ('CONVERGED', array([-2.9,  3. ]))
     """
     if degenerate not in DEGENERATE:
         msg = f"degenerate must be one of {', '.join(map(repr, DEGENERATE))}; got {degenerate!r}"

@@ -23,6 +23,13 @@ class Params:
         In the family's shape: full (K, D, D), tied (D, D), diag (K, D), spherical (K,).
     covariance_type : str
         Canonical family name, a key of `fastgmm.covariance.FAMILIES`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p = Params(np.array([0.5, 0.5]), np.array([[0.0], [4.0]]), np.ones(2), "spherical")
+    >>> p.n_components, p.n_features
+    (2, 1)
     """
 
     weights: Float64Array

@@ -1,5 +1,7 @@
 """The EM loop, with NumPy passes: its sequence, its reports, and its policy for degenerate components."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from fastgmm import covariance
 from fastgmm.em import FitStatus, fit_em
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.params import Params
+from fastgmm.stats import SufficientStatistics
 from tests import reference, strategies
 from tests.doubles import NumpyPass, as_reference, start
 
@@ -339,6 +342,34 @@ def test_awkward_data_never_break_a_fit(covariance_type, x, reg_covar, seed):
     assert np.isfinite(result.log_likelihood)
     assert np.isfinite(covariance.density(p).factor).all()
     assert all(k in range(p.n_components) for k in (*result.empty, *result.collapsed))
+
+
+def test_memory_is_three_covariance_arrays():
+    """During a pass: covariances, factors and the scatter being gathered; nothing of the iteration before."""
+    k, d = 20, 200
+    a = np.random.default_rng(0).normal(size=(d + 50, d))
+    moments_about_zero = np.array([a.T @ a] * k)
+
+    def accumulate(params, *, moments=True):  # noqa: ARG001  (the driver's signature)
+        covariance.density(params)
+        return SufficientStatistics.from_moments(
+            "full",
+            params.means,
+            np.full(k, d + 50.0),
+            np.zeros((k, d)),
+            moments_about_zero.copy(),
+            log_likelihood=-1.0,
+            log_map=0.0,
+            total_weight=k * (d + 50.0),
+            n_rows=k * (d + 50),
+        )
+
+    first = Params(np.full(k, 1.0 / k), np.zeros((k, d)), np.array([np.eye(d)] * k), "full")
+    tracemalloc.start()
+    fit_em(accumulate, first, reference_variance=1.0, tol=0.0, max_iter=4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.3 * 8 * k * d * d
 
 
 def test_unknown_policy_names_the_valid_ones():

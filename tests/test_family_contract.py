@@ -141,6 +141,18 @@ def test_blocked_factorisation_has_lapacks_accuracy(d, condition):
     np.testing.assert_allclose(log_det, -0.5 * np.linalg.slogdet(sigma)[1], rtol=1e-9)
 
 
+def test_blocked_factorisation_has_the_same_bits_for_any_number_of_blas_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    a = np.random.default_rng(0).normal(size=(3, 250, 200))
+    sigma = np.matmul(a.transpose(0, 2, 1), a)
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        one = inverse_cholesky("full", sigma)
+    with threadpoolctl.threadpool_limits(4, "blas"):
+        four = inverse_cholesky("full", sigma)
+    for x, y in zip(one, four, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 @families
 @given(rows=strategies.weighted_rows(), reg_covar=st.sampled_from([0.0, 1e-6, 0.5]))
 def test_maximize_equals_the_two_pass_oracle(family, rows, reg_covar):
