@@ -232,23 +232,24 @@ def _external_symbols(library: Any) -> list[str]:
 def _rebuild(target_context: Any, symbols: list[str], parts: tuple[Any, ...]) -> Any:
     """Return a compiled function made of what the cache holds.
 
-    A symbol that nothing provides makes LLVM end the process, hence the look before the leap. ``refresh``, which Numba
-    calls first and always, is left to the case that a symbol is missing: code from the cache needs no typing, and
-    whatever compiles later refreshes by itself.
+    A symbol that nothing provides makes LLVM end the process, hence the look before the leap. Numba's run-time library
+    and ``refresh``, which Numba prepares first and always, are left to the case that a symbol is missing: code from the
+    cache needs no typing, and whatever compiles later refreshes by itself.
     """
     import llvmlite.binding as llvm
     from numba.core.compiler import CompileResult
     from numba.core.runtime import rtsys
 
-    rtsys.initialize(target_context)
     for initialize in parts[7]:  # what Numba asks for when code is loaded again; starts the threads of parallel code
         initialize()
-    if any(llvm.address_of_symbol(name) is None for name in symbols):
-        target_context.refresh()
+    for prepare in (lambda: None, lambda: rtsys.initialize(target_context), target_context.refresh):
+        prepare()
         missing = [name for name in symbols if llvm.address_of_symbol(name) is None]
-        if missing:
-            msg = f"the process does not provide {missing}"
-            raise LookupError(msg)
+        if not missing:
+            break
+    else:
+        msg = f"the process does not provide {missing}"
+        raise LookupError(msg)
     return CompileResult._rebuild(target_context, *parts)
 
 

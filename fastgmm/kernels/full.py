@@ -14,7 +14,9 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile_roots, load_panels, load_weights, workspace
+
+CHUNK_BYTES = 16 << 10  # of centred rows between gathering and summing them: they stay in the first-level cache
 
 
 def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -30,6 +32,7 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     )
     length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
     wide_means = pointer(table[a.WIDE_MEANS], tag)
+    chunk = min(max(CHUNK_BYTES // (padded * table[a.SIZE]) // 8 * 8, 16), TILE)
     for first in range(begin, end, TILE):
         count = min(TILE, end - first)
         panels = (count + panel - 1) // panel
@@ -47,16 +50,17 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
                 at(log_norm, c),
                 at(ws.resp, c * TILE),
             )
-        finish_tile(table, first, count, total, tag, ws, slot)
+        finish_tile_roots(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue
         for c in range(k):
-            tile.select_live(
-                at(ws.resp, c * TILE), ws.scale, total, 1, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+            tile.select_live_roots(
+                at(ws.resp, c * TILE), ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
             )
+            mean = at(wide_means, c * 2 * padded)
+            sums, moments = at(slot, table[a.FIRST] + c * padded), at(slot, table[a.SECOND] + c * moment_length)
             live = ws.found[0]
-            if live > 0:
-                mean = at(wide_means, c * 2 * padded)
-                sums = at(slot, table[a.FIRST] + c * padded)
-                micro.gather(ws.rows, ws.live, ws.values, live, padded, mean, ws.centred, sums)
-                micro.rank_update(ws.centred, live, d, padded, at(slot, table[a.SECOND] + c * moment_length))
+            for i in range(0, live, chunk):
+                some = min(chunk, live - i)
+                micro.gather(ws.rows, at(ws.live, i), at(ws.values, i), some, padded, mean, ws.centred, sums)
+                micro.rank_update(ws.centred, some, d, padded, moments)

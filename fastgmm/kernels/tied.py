@@ -11,6 +11,8 @@ which does not change between iterations, minus the scatter of the means (`scatt
 
 from __future__ import annotations
 
+import math
+
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
@@ -57,8 +59,8 @@ def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # 
         load_weights(table, first, count, total, ws.weight)
         for i in range(total):
             ws.resp[i] = 1.0
-            ws.scale[i] = ws.weight[i]
-        tile.select_live(ws.resp, ws.scale, total, 1, ws.live, ws.values, ws.found, at(slot, a.WEIGHT))
+            ws.scale[i] = math.sqrt(ws.weight[i])
+        tile.select_live_roots(ws.resp, ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT))
         live = ws.found[0]
         if live > 0:
             mean, sums = pointer(table[a.WIDE_MEANS], tag), at(slot, table[a.FIRST])

@@ -5,6 +5,8 @@ These micro-kernels know no covariance family. The plain twin of each is in `twi
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 
 from fastgmm.kernels.micro import V
@@ -70,74 +72,97 @@ def transpose(e: Emitter, rows: Value, count: Value, n: Value, padded: Value, pa
                     e.store(column, target, e.times(e.add(j, i), width))
 
 
-@micro
-def softmax(
-    e: Emitter,
-    resp: Value,
-    cut: Value,
-    weight: Value,
-    scale: Value,
-    count: Value,
-    k: Value,
-    stride: Value,
-    logs: Value,
-    sums: Value,
-) -> None:
-    """Log-densities to unnormalised responsibilities, for `count` rows (a multiple of the lanes).
+def make_softmax(*, roots: bool) -> Any:
+    """`softmax` as it is described below; with `roots` it leaves the square roots of what it describes."""
 
-    resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component]; scale[row]
-    becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the log-density
-    of the row, -inf where all its log-densities are -inf or NaN. Added to `sums` (float64): the
-    weighted log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum;
-    the number of rows of positive weight whose log-densities are all -inf or NaN, which get no responsibility; the sum
-    of the weights.
-    """
-    wide = Emitter(e.builder, DOUBLE)
-    likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
-    bad = e.variable(e.index(0))
-    parts = e.lanes // 8
-    lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
-    with e.loop(0, count, e.lanes) as t:
-        top = e.variable(e.constant(float("-inf")))
-        with e.loop(0, k) as c:
-            e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), t)), e.get(top)))
-        fine = e.compare(">", e.get(top), lowest)
-        largest = e.select(fine, e.get(top), e.zero())
-        total = e.variable(e.zero())
-        with e.loop(0, k) as c:
-            place = e.add(e.times(c, stride), t)
-            x = e.minus(e.load(resp, place), largest)
-            live = e.compare(">=", x, e.broadcast(cut, c))
-            value = e.variable(e.zero())
-            with e.when(e.any(live)):
-                e.set(value, e.select(live, e.exp(e.select(live, x, e.zero())), e.zero()))
-            e.store(e.get(value), resp, place)
-            e.set(total, e.plus(e.get(total), e.get(value)))
-        fines = [fine] if parts == 1 else [e.half(fine, 0), e.half(fine, 1)]
-        scales = []
-        for part, (f, s, m) in enumerate(zip(fines, e.widen(e.get(total)), e.widen(largest), strict=True)):
-            w = wide.load(weight, e.add(t, part * 8))
-            wide.set(weights, wide.plus(w, wide.get(weights)))
-            s = wide.select(f, s, wide.constant(1.0))
-            rest = wide.log(s)
-            usable = wide.select(f, w, wide.zero())
-            density = wide.plus(m, rest)
-            wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
-            wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
-            wide.set(uncertainty, wide.minus(wide.get(uncertainty), wide.mul(usable, rest)))
-            scales.append(wide.over(usable, s))
-            lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
-            ones = e.builder.zext(wide.bits(lost), I64)
-            e.set(bad, e.add(e.get(bad), wide.call("llvm.ctpop.i64", I64, [ones])))
-        if parts == 1:
-            e.store(scales[0], scale, t)
-        else:
+    @micro
+    def softmax(
+        e: Emitter,
+        resp: Value,
+        cut: Value,
+        weight: Value,
+        scale: Value,
+        count: Value,
+        k: Value,
+        stride: Value,
+        logs: Value,
+        sums: Value,
+    ) -> None:
+        """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
+
+        resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component]; scale[row]
+        becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the
+        log-density of the row, -inf where all its log-densities are -inf or NaN. Added to `sums` (float64): the weighted
+        log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
+        number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
+        weights.
+        """
+        wide = Emitter(e.builder, DOUBLE)
+        likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
+        bad = e.variable(e.index(0))
+        parts = e.lanes // 8
+        lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
+        half = e.constant(0.5)
+        def finish(t: Value, fine: Value, largest: Value, total: Value) -> None:
+            """From the sums of one vector of rows to their logs, scales and shares of `sums`."""
+            fines = [fine] if parts == 1 else [e.half(fine, 0), e.half(fine, 1)]
+            scales = []
+            for part, (f, s, m) in enumerate(zip(fines, e.widen(total), e.widen(largest), strict=True)):
+                w = wide.load(weight, e.add(t, part * 8))
+                wide.set(weights, wide.plus(w, wide.get(weights)))
+                rest, inverse = wide.log_and_inverse(wide.select(f, s, wide.constant(1.0)))
+                usable = wide.select(f, w, wide.zero())
+                density = wide.plus(m, rest)
+                wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
+                wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
+                wide.set(uncertainty, wide.minus(wide.get(uncertainty), wide.mul(usable, rest)))
+                factor = wide.mul(usable, inverse)
+                scales.append(wide.sqrt(factor) if roots else factor)
+                lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
+                ones = e.builder.zext(wide.bits(lost), I64)
+                e.set(bad, e.add(e.get(bad), wide.call("llvm.ctpop.i64", I64, [ones])))
             narrow = ir.VectorType(e.real, 8)
             for part, s in enumerate(scales):
-                e.store(e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
-    for i, value in ((0, likelihood), (1, uncertainty), (3, weights)):
-        add_total(wide, wide.get(value), sums, e.index(i))
-    e.builder.store(e.builder.fadd(wide.scalar(sums, 2), e.builder.sitofp(e.get(bad), DOUBLE)), wide.at(sums, 2))
+                e.store(s if parts == 1 else e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
+
+        # V vectors of rows at a time, so that the long chains of exp overlap
+        with e.loop(0, count, V * e.lanes) as t:
+            rows = [e.add(t, v * e.lanes) for v in range(V)]
+            tops = [e.variable(e.constant(float("-inf"))) for _ in rows]
+            with e.loop(0, k) as c:
+                for top, row in zip(tops, rows, strict=True):
+                    e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
+            fines = [e.compare(">", e.get(top), lowest) for top in tops]
+            largest = [e.select(fine, e.get(top), e.zero()) for fine, top in zip(fines, tops, strict=True)]
+            totals = [e.variable(e.zero()) for _ in rows]
+            with e.loop(0, k) as c:
+                places = [e.add(e.times(c, stride), row) for row in rows]
+                least = e.broadcast(cut, c)
+                x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
+                live = [e.compare(">=", value, least) for value in x]
+                values = [e.variable(e.zero()) for _ in rows]
+                anywhere = live[0]
+                for mask in live[1:]:
+                    anywhere = e.builder.or_(anywhere, mask)
+                with e.when(e.any(anywhere)):
+                    raw = [e.exp(e.mul(value, half) if roots else value) for value in x]  # garbage where not live
+                    for value, mask, r in zip(values, live, raw, strict=True):
+                        e.set(value, e.select(mask, r, e.zero()))
+                for value, place, total in zip(values, places, totals, strict=True):
+                    v = e.get(value)
+                    e.store(v, resp, place)
+                    e.set(total, e.fma(v, v, e.get(total)) if roots else e.plus(e.get(total), v))
+            for row, fine, m, total in zip(rows, fines, largest, totals, strict=True):
+                finish(row, fine, m, e.get(total))
+        for i, value in ((0, likelihood), (1, uncertainty), (3, weights)):
+            add_total(wide, wide.get(value), sums, e.index(i))
+        e.builder.store(e.builder.fadd(wide.scalar(sums, 2), e.builder.sitofp(e.get(bad), DOUBLE)), wide.at(sums, 2))
+
+    return softmax
+
+
+softmax = make_softmax(roots=False)
+softmax_roots = make_softmax(roots=True)
 
 
 @micro
@@ -175,57 +200,60 @@ def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, str
         add_total(e, e.get(total), weights, c)
 
 
-@micro
-def select_live(
-    e: Emitter,
-    resp: Value,
-    scale: Value,
-    count: Value,
-    root: Value,
-    live: Value,
-    values: Value,
-    found: Value,
-    weights: Value,
-) -> None:
-    """List one component's rows of positive responsibility r = resp * scale.
+def make_select(*, roots: bool) -> Any:
+    """`select_live` as it is described below; with `roots`, `resp`, `scale` and `values` hold square roots."""
 
-    live[i] (int32) is the i-th such row, values[i] is r, or sqrt(r) where `root` is not 0; found[0] (int64) says how many;
-    weights[0] (float64) += sum of r. `live` and `values` need room for one more vector than they can hold.
-    """
-    integers = ir.VectorType(I32, e.lanes)
-    iota = ir.Constant(integers, list(range(e.lanes)))
-    everything = ir.Constant(ir.IntType(e.lanes), -1)
-    used = e.variable(e.index(0))
-    total = e.variable(e.zero())
-    with_root = e.builder.icmp_unsigned("!=", root, e.index(0))
-    with e.loop(0, count, e.lanes) as t:
-        r = e.mul(e.load(resp, t), e.load(scale, t))
-        positive = e.compare(">", r, e.zero())
-        mask = e.bits(positive)
-        with e.when(e.any(positive)):
-            e.set(total, e.plus(e.get(total), r))
-            chosen = e.variable(r)
-            with e.when(with_root):
-                e.set(chosen, e.sqrt(r))
-            base = e.builder.trunc(t, I32)
-            first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
-            row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
-            place = e.get(used)
-            full = e.builder.icmp_unsigned("==", mask, everything)
-            with e.builder.if_else(full) as (all_live, some_live):
-                with all_live:
-                    e.store(row, live, place)
-                    e.store(e.get(chosen), values, place)
-                with some_live:
-                    name = "llvm.experimental.vector.compress."
-                    packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
-                    e.store(packed, live, place)
-                    value = e.get(chosen)
-                    e.store(e.call(f"{name}{e.suffix}", e.vector, [value, positive, value]), values, place)
-            ones = e.call("llvm.ctpop.i64", I64, [e.builder.zext(mask, I64)])
-            e.set(used, e.add(place, ones))
-    e.builder.store(e.get(used), found)
-    add_total(e, e.get(total), weights, e.index(0))
+    @micro
+    def select_live(
+        e: Emitter,
+        resp: Value,
+        scale: Value,
+        count: Value,
+        live: Value,
+        values: Value,
+        found: Value,
+        weights: Value,
+    ) -> None:
+        """List one component's rows of positive responsibility r = resp * scale.
+
+        live[i] (int32) is the i-th such row and values[i] its r; found[0] (int64) says how many; weights[0] (float64) +=
+        sum of r. `live` and `values` need room for one more vector than they can hold.
+        """
+        integers = ir.VectorType(I32, e.lanes)
+        iota = ir.Constant(integers, list(range(e.lanes)))
+        everything = ir.Constant(ir.IntType(e.lanes), -1)
+        used = e.variable(e.index(0))
+        total = e.variable(e.zero())
+        with e.loop(0, count, e.lanes) as t:
+            r = e.mul(e.load(resp, t), e.load(scale, t))
+            positive = e.compare(">", r, e.zero())
+            mask = e.bits(positive)
+            with e.when(e.any(positive)):
+                e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
+                base = e.builder.trunc(t, I32)
+                first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
+                row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
+                place = e.get(used)
+                full = e.builder.icmp_unsigned("==", mask, everything)
+                with e.builder.if_else(full) as (all_live, some_live):
+                    with all_live:
+                        e.store(row, live, place)
+                        e.store(r, values, place)
+                    with some_live:
+                        name = "llvm.experimental.vector.compress."
+                        packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
+                        e.store(packed, live, place)
+                        e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
+                ones = e.call("llvm.ctpop.i64", I64, [e.builder.zext(mask, I64)])
+                e.set(used, e.add(place, ones))
+        e.builder.store(e.get(used), found)
+        add_total(e, e.get(total), weights, e.index(0))
+
+    return select_live
+
+
+select_live = make_select(roots=False)
+select_live_roots = make_select(roots=True)
 
 
 def add_total(e: Emitter, value: Value, target: Value, index: Value) -> None:
@@ -295,14 +323,23 @@ def one_hot(
             e.builder.store(e.builder.uitofp(own, e.real), e.at(resp, e.add(e.times(c, stride), t)))
 
 
-@micro
-def write_probabilities(
-    e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, out: Value
-) -> None:
-    """out[row, component] (float64) = resp[component, row] * scale[row]."""
-    with e.loop(0, count) as t:
-        s = e.scalar(scale, t)
-        with e.loop(0, k) as c:
-            r = e.builder.fmul(e.scalar(resp, e.add(e.times(c, stride), t)), s)
-            r = r if e.size == 8 else e.builder.fpext(r, DOUBLE)
-            e.builder.store(r, e.at(out, e.add(e.times(t, k), c)))
+def make_write(*, roots: bool) -> Any:
+    """`write_probabilities` for responsibilities or, with `roots`, their square roots."""
+
+    @micro
+    def write_probabilities(
+        e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, out: Value
+    ) -> None:
+        """out[row, component] (float64) = resp[component, row] * scale[row]."""
+        with e.loop(0, count) as t:
+            s = e.scalar(scale, t)
+            with e.loop(0, k) as c:
+                r = e.builder.fmul(e.scalar(resp, e.add(e.times(c, stride), t)), s)
+                r = r if e.size == 8 else e.builder.fpext(r, DOUBLE)
+                e.builder.store(e.builder.fmul(r, r) if roots else r, e.at(out, e.add(e.times(t, k), c)))
+
+    return write_probabilities
+
+
+write_probabilities = make_write(roots=False)
+write_probabilities_roots = make_write(roots=True)

@@ -124,27 +124,36 @@ def load_panels(table, first, count, total, tag, ws):  # type: ignore[no-untyped
     tile.transpose(ws.rows, total, d, padded, ws.panels)
 
 
-@helper
-def finish_tile(table, first, count, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
-    """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
-    mode, k = table[a.MODE], table[a.N_COMPONENTS]
-    if mode == a.PREDICT or mode == a.ASSIGN:
-        tile.largest(ws.resp, total, k, TILE, ws.labels)
-        if mode == a.ASSIGN:
-            tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
+def make_finish(softmax: Any, write_probabilities: Any) -> Any:
+    """`finish_tile` with responsibilities, or with their square roots."""
+
+    @helper
+    def finish_tile(table, first, count, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+        """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
+        mode, k = table[a.MODE], table[a.N_COMPONENTS]
+        if mode == a.PREDICT or mode == a.ASSIGN:
+            tile.largest(ws.resp, total, k, TILE, ws.labels)
+            if mode == a.ASSIGN:
+                tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
+                return
+            out = int64_pointer(table[a.OUT])
+            for i in range(count):
+                out[first + i] = ws.labels[i]
+                if ws.labels[i] < 0:
+                    slot[a.LOST] += 1.0
             return
-        out = int64_pointer(table[a.OUT])
-        for i in range(count):
-            out[first + i] = ws.labels[i]
-            if ws.labels[i] < 0:
-                slot[a.LOST] += 1.0
-        return
-    cut = pointer(table[a.CUT], tag)
-    tile.softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot)
-    if mode == a.SCORE:
-        density = float64_pointer(table[a.OUT])
-        for i in range(count):
-            density[first + i] = ws.logs[i]
-    elif mode == a.PROBABILITY:
-        probability = float64_pointer(table[a.OUT])
-        tile.write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
+        cut = pointer(table[a.CUT], tag)
+        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot)
+        if mode == a.SCORE:
+            density = float64_pointer(table[a.OUT])
+            for i in range(count):
+                density[first + i] = ws.logs[i]
+        elif mode == a.PROBABILITY:
+            probability = float64_pointer(table[a.OUT])
+            write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
+
+    return finish_tile
+
+
+finish_tile = make_finish(tile.softmax, tile.write_probabilities)
+finish_tile_roots = make_finish(tile.softmax_roots, tile.write_probabilities_roots)
