@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import warnings
 
-from benchmarks.data import SHORT, Problem, build, by_name
+from benchmarks.data import SHORT, SMALL, Problem, build, by_name
 
 CORE = ("full-1e6-2-8", "full-2e5-16-16", "full-1e5-64-16", "full-2e5-32-64", "diag-5e5-64-64", "tied-2e5-32-16")
 DTYPES = ("float64", "float32")
+if SMALL:  # a smoke run: one dense case for small D, one for large, one of another family
+    CORE, DTYPES = ("full-1e6-2-8", "full-2e5-16-16", "diag-5e5-64-64"), ("float64",)
 
 
 def estimator(problem: Problem, iterations: int, *, start: bool = True):

@@ -55,7 +55,7 @@ class Pass:
 class Assign:
     """One step of the k-means start."""
 
-    params = (CORE[:4], DTYPES)
+    params = (CORE[:3], DTYPES)
     param_names = ("case", "dtype")
 
     def setup(self, name: str, dtype: str) -> None:

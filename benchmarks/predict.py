@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.data import build, by_name
-from benchmarks.fit import DTYPES, estimator
-
-PREDICTED = ("full-1e6-2-8", "full-2e5-16-16", "full-1e5-64-16", "diag-5e5-64-64")
+from benchmarks.fit import CORE, DTYPES, estimator
 
 
 class Predict:
     """Methods of a fitted estimator on the data it was fitted to."""
 
-    params = (PREDICTED, DTYPES)
+    params = (CORE, DTYPES)
     param_names = ("case", "dtype")
     number = 1
 
