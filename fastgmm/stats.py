@@ -289,6 +289,8 @@ def _subtract_outer(kind: str, scatter: Float64Array, c: Float64Array, d: Float6
     outer = OUTER[kind]
     if kind == "full" and scatter.size > _LOOP_FROM:
         for k in range(scatter.shape[0]):
-            scatter[k] -= c[k] * np.multiply.outer(d[k], d[k])
+            product = np.multiply.outer(d[k], d[k])
+            product *= c[k]
+            scatter[k] -= product
     else:
         scatter -= outer(c, d)

@@ -143,6 +143,7 @@ def unresolved(params: Params) -> Array | None:
     spread = fam.variances(params.covariances, *params.means.shape)
     limit = params.means * RESOLUTION
     limit *= limit
+    limit += np.finfo(np.float64).tiny  # below it, the inverse of a variance may be infinite
     sound = spread > limit
     return None if sound.all() else ~sound
 

@@ -28,6 +28,9 @@ MAX_BYTES = 1 << 24
 ROWS_PER_COMPONENT = 32
 """Fewer would leave components of a large model without a start of their own."""
 
+SMALLEST_VARIANCE = 1e-302
+"""A feature that is not constant must vary more than this: the inverse must be a float64, for components, too."""
+
 _PIECE = 1 << 16
 """Values converted to float64 at a time when moments of the part are taken."""
 
@@ -99,9 +102,11 @@ def draw_sample(rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.
         largest = float(variance.max())
         if not math.isfinite(largest):
             raise_non_finite(rows.originals(), names=rows.names)
-            _raise_out_of_range(x, "large")
-        if not variance.min() > 0.0 and (variance[np.ptp(x, axis=0) > 0.0] == 0.0).any():
-            _raise_out_of_range(x, "close together")
+            _raise_out_of_range(x, "large", weighted=rows.weighted)
+        if not variance.min() > SMALLEST_VARIANCE:
+            small = variance <= SMALLEST_VARIANCE
+            if (np.ptp(x[:, small], axis=0) > 0.0).any():
+                _raise_out_of_range(x[:, small], "close together", weighted=rows.weighted)
         # Halves of exponents, since the power of two of a variance may be odd.
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
         z = (x - origin) * (1.0 / unit)
@@ -174,9 +179,10 @@ def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, 
     return first + shift, variance / total
 
 
-def _raise_out_of_range(x: FloatArray, how: str) -> None:
+def _raise_out_of_range(x: FloatArray, how: str, *, weighted: bool) -> None:
+    note = ", weighted with sample_weight," if weighted else ""
     msg = (
-        f"X must have variances within the range of float64 (about 1e-300 to 1e300); its values are too {how}: they "
-        f"lie between {float(x.min()):.3g} and {float(x.max()):.3g}. Multiply X by a constant"
+        f"X must have variances within the range of float64 (about 1e-300 to 1e300); its values{note} are too {how}: "
+        f"they lie between {float(x.min()):.3g} and {float(x.max()):.3g}. Multiply X by a constant"
     )
     raise InvalidDataError(msg)
