@@ -143,7 +143,8 @@ class Accumulator:
         if moments and density.kind == "shared_chol" and self.scatter == "pooled":
             return self._pooled(density)
         if moments and (density.kind, self.scatter) not in MOMENTS:
-            msg = f"no pass for factor kind {density.kind!r} and scatter kind {self.scatter!r}; there are {sorted(MOMENTS)}"
+            pair = f"factor kind {density.kind!r} and scatter kind {self.scatter!r}"
+            msg = f"no pass serves {pair}; there are {sorted(MOMENTS)}"
             raise InvalidParameterError(msg)
         program, top = _build(density, self.rows.dtype)
         total = self._run(program, a.FIT if moments else a.EVALUATE)
@@ -304,7 +305,7 @@ def predict_proba(rows: RowSource, density: Density) -> Float64Array:
     out = np.empty((rows.n_rows, density.n_components))
     if Runner().run(program, rows, a.PROBABILITY, out)[a.LOST] > 0.0:
         raise_non_finite(rows)
-        for index, x in _chosen(rows, ~out.any(axis=1)):
+        for index, x in _chosen(rows, np.logical_not(out.any(axis=1))):
             out[index] = 0.0
             out[index, nearest(density, x)] = 1.0
     return out
@@ -372,7 +373,8 @@ def raise_lost(rows: RowSource) -> None:
     """
     raise_non_finite(rows)
     msg = (
-        "X must hold rows whose distance from the components can be squared; got at least one row so far out (more than "
-        "1e150 standard deviations) that its density is 0 for every component. Remove such rows or divide X by a constant"
+        "X must hold rows whose distance from the components can be squared; got at least one row so far out (more "
+        "than 1e150 standard deviations) that its density is 0 for every component. Remove such rows or divide X by "
+        "a constant"
     )
     raise InvalidDataError(msg)

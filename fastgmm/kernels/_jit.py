@@ -9,8 +9,8 @@ Why it is like this
    slowed down by something else on the machine takes fewer items. Which thread took which item cannot matter: an item
    writes to its own place.
 3. A parallel launch is unsafe in two situations, and then the serial twin runs: when another Python thread is inside
-   one and the threading layer is not thread safe (`workqueue` would abort the process), and in a process that was forked
-   after a launch (GNU OpenMP would end it).
+   one and the threading layer is not thread safe (`workqueue` would abort the process), and in a process that was
+   forked after a launch (GNU OpenMP would end it).
 4. No fast-math flag is ever set; error_model="numpy" removes the branches for division by zero.
 """
 

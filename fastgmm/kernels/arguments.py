@@ -53,7 +53,7 @@ ALIGNMENT = 64  # bytes
     N_SLOTS_IN_TABLE,
 ) = range(32)
 
-# -- a slot: the partial sums of a block, float64 ------------------------------------------------------------------------
+# -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)
 WEIGHT = 4  # where the weights of the components begin
 

@@ -58,7 +58,7 @@ def pack_triangles(factors: Float64, dtype: npt.DTypeLike) -> Real:
 
 
 def pack_components(values: Float64, dtype: npt.DTypeLike) -> Real:
-    """(K, D) as blocks of q components, feature by feature; a low part of the same length follows (zeros in float64)."""
+    """(K, D) as blocks of q components, feature by feature; a low part of the same length follows (0 in float64)."""
     k, d = values.shape
     high = values.astype(dtype)
     low = values - high

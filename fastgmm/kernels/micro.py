@@ -42,7 +42,7 @@ def for_row_blocks(e: Emitter, n: Value, body: Block) -> None:
 
 
 def block_offset(e: Emitter, first: Value, q: int) -> Value:
-    """Where the block of q rows from `first` on begins in a packed factor: the sum of the sizes of the blocks before it.
+    """Where the block of q rows from `first` on begins in a packed factor: the size of all blocks before it.
 
     Blocks of 8 rows before row i hold 8 * (8 + 16 + ... + i) = i (i + 8) / 2 numbers.
     """
@@ -59,7 +59,7 @@ def block_offset(e: Emitter, first: Value, q: int) -> Value:
 
 
 def centred(e: Emitter, x: Value, mean: Value, j: Any, n: Value) -> Value:
-    """x minus element j of a mean stored as high and, n elements later, low part (float32 only: float64 has no low part)."""
+    """x minus element j of a mean: its high and, n elements later, its low part (float32 only)."""
     value = e.minus(x, e.broadcast(mean, j))
     return value if e.real == DOUBLE else e.minus(value, e.broadcast(mean, e.add(j, n)))
 
@@ -144,8 +144,8 @@ def whiten(
 def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
     """Squared distances of a panel's rows from all components; ``use(component, v, d)`` takes one vector of them.
 
-    `means` (and `scales`, 1/std, for diagonal covariances) hold, for each block of q components (`row_blocks` of K), the
-    features in order, each as q numbers; for float32 the low parts of the means follow in a second array of that shape.
+    `means` (and `scales`, 1/std, for diagonal covariances) hold, for each block of q components (`row_blocks` of K),
+    the features in order, each as q numbers; for float32 the low parts of the means follow in an array of that shape.
     """
     width = V * e.lanes
     low = e.times(n, k)
@@ -186,7 +186,7 @@ def diagonal_density(
     out: Value,
     stride: Value,
 ) -> None:
-    """out[component, row] = log_norm - |scale * (x_row - mean)|^2 / 2 for all components and the rows of `count` panels."""
+    """out[component, row] = log_norm - |scale * (x_row - mean)|^2 / 2 for the rows of `count` panels."""
     width = V * e.lanes
     with e.loop(0, count) as p:
 
@@ -300,8 +300,8 @@ def gather(
 ) -> None:
     """z[i] = sqrt(r) (x - mean) for the `count` live rows; first += sum of r (x - mean), float64.
 
-    `live` holds row numbers (int32), `roots` the square roots of their responsibilities. `mean` is padded like the rows,
-    its low part follows (float32).
+    `live` holds row numbers (int32), `roots` the square roots of their responsibilities. `mean` is padded like the
+    rows, its low part follows (float32).
     """
 
     def group(q: int, c: Value) -> None:

@@ -29,11 +29,30 @@ NEVER_CUT = {8: -700.0, 4: -80.0}  # the range of the kernels' exp, by element s
 class DensityLike(Protocol):
     """What a program reads of a density (`fastgmm.density.Density`)."""
 
-    kind: str
-    means: Float64
-    factor: Float64
-    log_norm: Float64
-    log_weights: Float64
+    @property
+    def kind(self) -> str:
+        """Factor kind."""
+        ...
+
+    @property
+    def means(self) -> Float64:
+        """(K, D)."""
+        ...
+
+    @property
+    def factor(self) -> Float64:
+        """In the kind's layout."""
+        ...
+
+    @property
+    def log_norm(self) -> Float64:
+        """(K,)."""
+        ...
+
+    @property
+    def log_weights(self) -> Float64:
+        """(K,)."""
+        ...
 
 
 def _start(density: DensityLike, dtype: np.dtype[Any], body: Any, first: int, second: int) -> tuple[Program, float]:

@@ -11,15 +11,15 @@ Why it is like this
 4. One source serves float64 and float32: the type of an emitter's first array decides.
 
 A micro-kernel is a Python function ``kernel(e, *args)`` that is run once, at compile time, and writes instructions
-through the `Emitter` ``e``. `@micro` turns it into a function that Numba code can call with arrays, integers and floats;
-nothing is returned, results go into arrays.
+through the `Emitter` ``e``. `@micro` turns it into a function that Numba code can call with arrays, pointers and
+integers; nothing is returned, results go into arrays.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -28,15 +28,15 @@ from numba.extending import intrinsic
 VECTOR_BYTES = 64
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
-Value = ir.Value
+Value: TypeAlias = ir.Value
 
 # log 2 = high + low, by element size in bytes.
 LN2_HIGH = {8: 0.6931471805599453, 4: 0.693147182464599609375}
 LN2_LOW = {8: 2.3190468138462996e-17, 4: -1.9046542999577682e-09}
 INVERSE_LN2 = 1.4426950408889634
 
-# (exp(r) - 1 - r) / r^2 on |r| <= log(2) / 2, interpolated at the Chebyshev nodes in 60-digit arithmetic; largest relative
-# error of exp: 1.7e-17 (float64), 1.0e-8 (float32).
+# (exp(r) - 1 - r) / r^2 on |r| <= log(2) / 2, interpolated at the Chebyshev nodes in 60-digit arithmetic; largest
+# relative error of exp: 1.7e-17 (float64), 1.0e-8 (float32).
 EXP_COEFFICIENTS = {
     8: (
         0.50000000000000010221,
@@ -300,8 +300,8 @@ class Emitter:
 def micro(emit: Callable[..., None]) -> Any:
     """Make ``emit(e, *args)`` callable from Numba code.
 
-    Arrays and pointers arrive as pointers to their first element, integers as i64. The element type of the first of them
-    that holds floats sets the emitter's.
+    Arrays and pointers arrive as pointers to their first element, integers as i64. The element type of the first of
+    them that holds floats sets the emitter's.
     """
 
     @intrinsic

@@ -1,7 +1,7 @@
 """The pass for a triangular factor a component (full covariances) in 1 to 4 dimensions: one body for each.
 
-The mathematics is that of `full.py`. With so few features all the moments of a component stay in registers, so lanes run
-over samples throughout and nothing is gathered. `make_block` writes the body for a number of features.
+The mathematics is that of `full.py`. With so few features all the moments of a component stay in registers, so lanes
+run over samples throughout and nothing is gathered. `make_block` writes the body for a number of features.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 For reference, per row x and component k, with a = 1 / std and a centre c common to all components:
 
-    q = |x - mu_k|^2    log p = log_norm_k - (a_k^2 q) / 2    r = softmax(log p)    s0 += r    s1 += r (x - c)    t += r q
+    q = |x - mu_k|^2    log p = log_norm_k - (a_k^2 q) / 2    r = softmax(log p)
+    s0 += r    s1 += r (x - c)    t += r q
 
 First moments need no centre of their own (a mean is only as exact as eps times its distance from c, like any number
 about c), so they are one plain matrix product for all components.

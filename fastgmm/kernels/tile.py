@@ -91,11 +91,10 @@ def make_softmax(*, roots: bool) -> Any:
         """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
 
         resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component]; scale[row]
-        becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the
-        log-density of the row, -inf where all its log-densities are -inf or NaN. Added to `sums` (float64): the weighted
-        log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
-        number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
-        weights.
+        weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the log-density, -inf
+        where no component's is finite. Added to `sums` (float64): the weighted log-likelihood, weight * (m + log sum);
+        the weighted log of the largest responsibility, -weight * log sum; the number of rows of positive weight without
+        a finite log-density, which get no responsibility; the sum of the weights.
         """
         wide = Emitter(e.builder, DOUBLE)
         likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
@@ -103,6 +102,7 @@ def make_softmax(*, roots: bool) -> Any:
         parts = e.lanes // 8
         lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
         half = e.constant(0.5)
+
         def finish(t: Value, fine: Value, largest: Value, total: Value) -> None:
             """From the sums of one vector of rows to their logs, scales and shares of `sums`."""
             fines = [fine] if parts == 1 else [e.half(fine, 0), e.half(fine, 1)]
@@ -216,8 +216,8 @@ def make_select(*, roots: bool) -> Any:
     ) -> None:
         """List one component's rows of positive responsibility r = resp * scale.
 
-        live[i] (int32) is the i-th such row and values[i] its r; found[0] (int64) says how many; weights[0] (float64) +=
-        sum of r. `live` and `values` need room for one more vector than they can hold.
+        live[i] (int32) is the i-th such row and values[i] its r; found[0] (int64) says how many; weights[0] (float64)
+        += sum of r. `live` and `values` need room for one more vector than they can hold.
         """
         integers = ir.VectorType(I32, e.lanes)
         iota = ir.Constant(integers, list(range(e.lanes)))
@@ -266,7 +266,7 @@ def add_total(e: Emitter, value: Value, target: Value, index: Value) -> None:
 
 @micro
 def largest(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, labels: Value) -> None:
-    """labels[row] (int64) = the component of the largest log-density, the first of equal ones; -1 where none is finite."""
+    """labels[row] (int64) = the component of the largest log-density, the first of equal ones; -1 for none."""
     integers = ir.VectorType(e.integer, e.lanes)
 
     def every(value: int) -> Value:

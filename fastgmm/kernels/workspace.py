@@ -105,7 +105,7 @@ def begin_block(table, item):  # type: ignore[no-untyped-def]  # Numba code
 def load_weights(table, first, count, total, weight):  # type: ignore[no-untyped-def]  # Numba code
     """Weights of a tile's rows; the rows that only fill up the last panel weigh nothing."""
     address = table[a.WEIGHTS]
-    if address == 0 or table[a.MODE] > a.EVALUATE and table[a.MODE] != a.ASSIGN:
+    if address == 0 or (table[a.MODE] > a.EVALUATE and table[a.MODE] != a.ASSIGN):
         for i in range(count):
             weight[i] = 1.0
     else:
