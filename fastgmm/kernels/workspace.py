@@ -8,11 +8,21 @@ import numba.extending
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import tile
+from fastgmm.kernels._cache import stamp
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
-helper = numba.extending.register_jitable
+
+def helper(function: Any) -> Any:
+    """Make a function callable from Numba code.
+
+    Its name gets a digest of its code and closure: Numba names a symbol after the function and a counter, and two
+    closures of one factory, cached by different processes, would otherwise meet in a third under one name.
+    """
+    return numba.extending.register_jitable(stamp(function))
+
+
 aligned_ = helper(aligned)
 
 
