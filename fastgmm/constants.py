@@ -37,6 +37,9 @@ FLOOR_GROWTH: Final = 10.0
 MONOTONE_RTOL: Final = 1e-9
 """Fall of the log-likelihood, relative to its size, up to which an EM step counts as monotone (rounding)."""
 
+MONOTONE_RTOL_FLOAT32: Final = 1e-6
+"""The same for passes over float32 rows, whose log-densities carry errors of about 1e-7."""
+
 SYMMETRY_RTOL: Final = 1e-8
 """Largest asymmetry of a given covariance relative to its largest entry; more is an error of the caller's."""
 

@@ -184,6 +184,7 @@ def fit_em(
     max_iter: int = 100,
     callback: Callable[[IterationInfo], object] | None = None,
     degenerate: str = "floor",
+    monotone_rtol: float = MONOTONE_RTOL,
 ) -> FitResult:
     """Fit a Gaussian mixture by expectation maximisation.
 
@@ -206,6 +207,9 @@ def fit_em(
         Called with an `IterationInfo` after each iteration; a true result stops the fit. Its exceptions propagate.
     degenerate : {"floor", "raise"}
         What to do with a collapsed component.
+    monotone_rtol : float
+        Relative rounding error of the log-likelihoods of `accumulate`; a fall within it is no "decrease". Passes over
+        float32 rows need ``MONOTONE_RTOL_FLOAT32``.
 
     Returns
     -------
@@ -237,19 +241,26 @@ def fit_em(
     if degenerate not in DEGENERATE:
         msg = f"degenerate must be one of {', '.join(map(repr, DEGENERATE))}; got {degenerate!r}"
         raise InvalidParameterError(msg)
-    return _Loop(accumulate, reference_variance, reg_covar, degenerate).run(params, tol, max_iter, callback)
+    loop = _Loop(accumulate, reference_variance, reg_covar, degenerate, monotone_rtol)
+    return loop.run(params, tol, max_iter, callback)
 
 
 class _Loop:
     """State of one fit; lives as long as `run`."""
 
     def __init__(
-        self, accumulate: Accumulate, reference_variance: Reference, reg_covar: float, degenerate: str
+        self,
+        accumulate: Accumulate,
+        reference_variance: Reference,
+        reg_covar: float,
+        degenerate: str,
+        monotone_rtol: float,
     ) -> None:
         self.accumulate = accumulate
         self.reference_variance = reference_variance
         self.reg_covar = reg_covar
         self.degenerate = degenerate
+        self.monotone_rtol = monotone_rtol
         self.events: list[ComponentEvent] = []
         self.empty: list[int] = []
         self.collapsed: list[int] = []
@@ -380,7 +391,7 @@ class _Loop:
         fall by reg/2 sum_k n_k (tr Sigma_old^-1 - tr Sigma_new^-1), and by no more. Where the old covariances were not
         kept (they are large) a fall with reg_covar > 0 is not judged; nor is one after a variance floor.
         """
-        allowed = MONOTONE_RTOL * (abs(stats.log_likelihood) + stats.total_weight)
+        allowed = self.monotone_rtol * (abs(stats.log_likelihood) + stats.total_weight)
         if fall <= allowed or self.collapsed:
             return
         if self.reg_covar > 0.0:

@@ -292,6 +292,7 @@ def test_float32(name):
     for attribute in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
         assert getattr(model, attribute).dtype == np.float32
     assert model.mixture_.means.dtype == np.float64
+    assert model.result_.events == ()  # rounding is no decrease
     reference = GaussianMixture(3, covariance_type=name, random_state=0).fit(X.astype(np.float32) + 1e3)
     np.testing.assert_allclose(model.covariances_, reference.covariances_, rtol=1e-3, atol=1e-3)
 
@@ -437,3 +438,38 @@ def test_import_is_lazy():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "fine"
     with pytest.raises(AttributeError, match="no attribute 'GausianMixture'"):
         _ = fastgmm.GausianMixture
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_number_of_threads_does_not_change_a_bit(name):
+    import numba
+
+    data = np.random.default_rng(0).normal(size=(200_000, 4)) + np.arange(200_000)[:, None] % 5 * 2.0
+    threads = numba.get_num_threads()
+    for method in ("kmeans", "random", "random_from_data", np.arange(200_000) % 4):
+        fits = []
+        for n in sorted({1, 2, threads}):
+            if n > threads:
+                continue
+            numba.set_num_threads(n)
+            try:
+                model = GaussianMixture(4, covariance_type=name, init_params=method, random_state=0, tol=1e-2)
+                fits.append(model.fit(data).covariances_)
+            finally:
+                numba.set_num_threads(threads)
+        for other in fits[1:]:
+            np.testing.assert_array_equal(fits[0], other)
+
+
+def test_pickles_are_small_and_know_their_version():
+    import pickle
+
+    model = GaussianMixture(3, random_state=0).fit(X)
+    plain = len(pickle.dumps(model))
+    assert model.precisions_.shape == (3, 2, 2)
+    model.predict(X)
+    assert len(pickle.dumps(model)) == plain
+    state = model.__getstate__()
+    state["_fastgmm_version"] = "0.0.1"
+    with pytest.warns(fastgmm.FastgmmWarning, match=r"pickled by fastgmm 0\.0\.1"):
+        GaussianMixture().__setstate__(state)

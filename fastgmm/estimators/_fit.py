@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fastgmm import covariance
+from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
 from fastgmm.data import ArrayRows, CopiedRows
 from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord, fit_em
 from fastgmm.errors import SingularCovarianceError
@@ -91,6 +94,7 @@ def fit_starts(
                 max_iter=settings.max_iter,
                 callback=callback,
                 degenerate=settings.degenerate,
+                monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
             )
         except SingularCovarianceError as error:
             failure = error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastgmm import covariance, passes
+from fastgmm import __version__, covariance, passes
 from fastgmm.em import FitResult
+from fastgmm.errors import FastgmmWarning
 from fastgmm.estimators._arrays import FittedArray
 from fastgmm.estimators._fit import StartRecord
 from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
@@ -159,6 +161,23 @@ class FittedMixture(SklearnEstimator):
         n_samples = check_integer(n_samples, "n_samples", minimum=1)
         rng = check_random_state(self.random_state if random_state is None else random_state)
         return self.mixture_.sample(n_samples, rng, grouped=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if "_arrays" in state:
+            state["_arrays"] = {}  # made again when asked for
+        return {**state, "_fastgmm_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_fastgmm_version", "unknown")
+        if version != __version__:
+            msg = (
+                f"this {type(self).__name__} was pickled by fastgmm {version} and is read by {__version__}, which may "
+                "not work: pickles are for the same version. Exchange models with fastgmm.save and fastgmm.load"
+            )
+            warnings.warn(msg, FastgmmWarning, stacklevel=2)
+        self.__dict__.update(state)
 
     def _adopt(
         self,
