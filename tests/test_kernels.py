@@ -1,0 +1,499 @@
+"""Every micro-kernel against its plain twin, the elementary functions in ulps, the layouts against dense arrays."""
+
+import functools
+import inspect
+import math
+from decimal import Context, Decimal
+
+import numba
+import numpy as np
+import pytest
+
+from fastgmm.kernels import arguments, layout, micro, simd, small, tile, twins
+from fastgmm.kernels._cache import attach
+
+TILE, V = twins.TILE, twins.V
+DIMENSIONS = [*range(1, 18), 24, 33, 64]
+GUARD = 16  # elements on both sides of every array that no kernel may touch
+SENTINEL = 77
+
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+dimensions = pytest.mark.parametrize("d", DIMENSIONS)
+components = pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 9, 17])
+
+
+@functools.cache
+def compiled(kernel):
+    def run(arguments):
+        kernel(*arguments)
+
+    function = numba.njit(run, error_model="numpy")
+    attach(function)  # the package's own cache, so that only changed kernels compile again
+    return function
+
+
+class Guarded:
+    """A copy of an array with a moat, and a check that nobody wrote into it."""
+
+    def __init__(self, array):
+        array = np.asarray(array)
+        self.whole = np.full(array.size + 2 * GUARD, SENTINEL, array.dtype)
+        self.inner = self.whole[GUARD:-GUARD]
+        self.inner[:] = array.ravel()
+
+    def check(self):
+        np.testing.assert_array_equal(self.whole[:GUARD], SENTINEL)
+        np.testing.assert_array_equal(self.whole[-GUARD:], SENTINEL)
+
+
+def compare(kernel, twin, *given, scratch=(), exact=False):
+    """Run both on copies of the same arguments and compare every array, but those at the places in `scratch`."""
+    guards = [Guarded(g) if isinstance(g, np.ndarray) else g for g in given]
+    mine = [np.array(g).ravel() if isinstance(g, np.ndarray) else g for g in given]
+    compiled(kernel)(tuple(g.inner if isinstance(g, Guarded) else g for g in guards))
+    twin(*mine)
+    single = any(isinstance(g, np.ndarray) and g.dtype == np.float32 for g in given)
+    tolerance = 0.0 if exact else 2e-5 if single else 2e-13
+    for i, (got, expected) in enumerate(zip(guards, mine, strict=True)):
+        if isinstance(got, Guarded):
+            got.check()
+            if i not in scratch:
+                finite = expected[np.isfinite(expected)]
+                scale = np.abs(finite).max(initial=0.0)
+                np.testing.assert_allclose(
+                    got.inner, expected, rtol=0.0, atol=tolerance * scale, err_msg=f"argument {i}"
+                )
+
+
+def rng_for(*key):
+    return np.random.default_rng([17, *(int(v) for v in key)])
+
+
+def width(dtype):
+    return V * twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def random_panels(rng, count, d, dtype):
+    return rng.normal(size=(count, d, width(dtype))).astype(dtype)
+
+
+def random_triangles(rng, k, d):
+    return np.tril(rng.normal(size=(k, d, d)))
+
+
+def panel_counts(dtype):
+    return (1, 3, TILE // width(dtype))
+
+
+# -- the set -----------------------------------------------------------------------------------------------------------
+
+
+def kernels_of(module):
+    """Names of the micro-kernels a module defines, and of its factories."""
+    found = {n for n, v in vars(module).items() if type(v).__name__ == "_Intrinsic" and not n.startswith("_")}
+    return found - {"pointer", "at"}
+
+
+def test_every_kernel_has_a_twin():
+    names = kernels_of(micro) | kernels_of(tile)
+    names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
+    assert len(names) > 15
+    assert names <= set(dir(twins)), f"no twin in kernels/twins.py: {sorted(names - set(dir(twins)))}"
+
+
+def test_constants_agree():
+    assert (twins.V, twins.TILE, twins.VECTOR_BYTES) == (micro.V, arguments.TILE, simd.VECTOR_BYTES)
+    assert twins.BLOCKS == micro.BLOCKS
+    for n in range(70):
+        assert tuple(twins.row_blocks(n)) == layout.row_blocks(n)
+
+
+# -- densities ---------------------------------------------------------------------------------------------------------
+
+
+@dtypes
+@dimensions
+def test_triangular_density_and_whiten(d, dtype):
+    rng = rng_for(d)
+    factor = layout.pack_triangles(random_triangles(rng, 1, d), dtype)
+    mean = layout.split(rng.normal(size=d) + 3.0, dtype, d)
+    work = np.zeros((d, width(dtype)), dtype)
+    log_norm = np.array([0.25], dtype)
+    for count in panel_counts(dtype):
+        panels = random_panels(rng, count, d, dtype)
+        out = np.zeros(TILE, dtype)
+        compare(
+            micro.triangular_density,
+            twins.triangular_density,
+            *(panels, count, mean, factor, work, d, log_norm, out),
+            scratch=(4,),
+        )
+        white = np.zeros_like(panels)
+        compare(micro.whiten, twins.whiten, panels, count, mean, factor, work, d, white, scratch=(4,))
+
+
+@dtypes
+@dimensions
+@pytest.mark.parametrize("k", [1, 3, 9, 16])
+def test_diagonal_and_scalar_density(d, k, dtype):
+    rng = rng_for(d, k)
+    means = layout.pack_components(rng.normal(size=(k, d)) + 3.0, dtype)
+    scales = layout.pack_components(rng.uniform(0.5, 2.0, (k, d)), dtype)
+    one = rng.uniform(0.5, 2.0, k).astype(dtype)
+    log_norm = rng.normal(size=k).astype(dtype)
+    for count in panel_counts(dtype):
+        panels = random_panels(rng, count, d, dtype)
+        out, squares = np.zeros((k, TILE), dtype), np.zeros((k, TILE), dtype)
+        compare(micro.diagonal_density, twins.diagonal_density, panels, count, means, scales, log_norm, d, k, out, TILE)
+        compare(
+            micro.scalar_density, twins.scalar_density, panels, count, means, one, log_norm, d, k, out, squares, TILE
+        )
+
+
+def test_the_low_part_of_a_mean_counts_in_float32():
+    """A mean that float32 cannot hold: the distance is exact to float32's precision of itself, not of the mean."""
+    rng = rng_for(1)
+    mean = np.array([1e4 + 1.0 / 3.0])
+    x = (mean + rng.normal(scale=1e-3, size=(width(np.float32), 1))).astype(np.float32)
+    panels = np.ascontiguousarray(x.T[None])
+    out, squares = np.zeros((1, TILE), np.float32), np.zeros((1, TILE), np.float32)
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    means = layout.pack_components(mean[None], np.float32)
+    compiled(micro.scalar_density)((panels, 1, means, one, zero, 1, 1, out, squares, TILE))
+    np.testing.assert_allclose(squares[0, : len(x)], ((x.astype(float) - mean) ** 2)[:, 0], rtol=1e-5)
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+ROW_COUNTS = (0, 1, 2, 7, 8, 9, 23, 191, 192)
+
+
+@dtypes
+@dimensions
+def test_rank_update(d, dtype):
+    rng = rng_for(d)
+    size = np.dtype(dtype).itemsize
+    padded = layout.padded_width(d, size)
+    for count in ROW_COUNTS:
+        z = np.zeros((TILE, padded), dtype)
+        z[:, :d] = rng.normal(size=(TILE, d))
+        moments = rng.normal(size=layout.moment_length(d, size))
+        compare(micro.rank_update, twins.rank_update, z, count, d, padded, moments)
+
+
+@dtypes
+@dimensions
+def test_rank_update_is_the_scatter(d, dtype):
+    """The whole way from rows to a symmetric matrix, without the twin."""
+    rng = rng_for(d)
+    size = np.dtype(dtype).itemsize
+    padded = layout.padded_width(d, size)
+    z = np.zeros((TILE, padded), dtype)
+    z[:, :d] = rng.normal(size=(TILE, d))
+    packed = np.zeros((1, layout.moment_length(d, size)))
+    compiled(micro.rank_update)((z, TILE, d, padded, packed))
+    rows = z[:, :d].astype(float)
+    got = layout.unpack_moments(packed, d, size)[0]
+    np.testing.assert_array_equal(got, got.T)
+    np.testing.assert_allclose(got, rows.T @ rows, atol=(1e-13 if dtype == np.float64 else 2e-6) * TILE)
+
+
+@dtypes
+@dimensions
+def test_gather_and_diagonal_moments(d, dtype):
+    rng = rng_for(d)
+    lanes = twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    mean = layout.split(rng.normal(size=d) + 3.0, dtype, padded)
+    rows = np.zeros((TILE, padded), dtype)
+    rows[:, :d] = rng.normal(size=(TILE, d))
+    for count in ROW_COUNTS:
+        live = np.zeros(TILE + lanes, np.int32)
+        live[:count] = np.sort(rng.choice(TILE, count, replace=False))
+        weights = rng.uniform(0.0, 1.0, TILE + lanes).astype(dtype)
+        z, first, second = np.zeros((TILE, padded), dtype), rng.normal(size=padded), rng.normal(size=padded)
+        compare(micro.gather, twins.gather, rows, live, weights, count, padded, mean, z, first)
+        compare(micro.diagonal_moments, twins.diagonal_moments, rows, live, weights, count, padded, mean, first, second)
+
+
+@dtypes
+@dimensions
+@pytest.mark.parametrize("k", [1, 2, 5, 17])
+def test_weighted_sums(d, k, dtype):
+    rng = rng_for(d, k)
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    rows = np.zeros((TILE, padded), dtype)
+    rows[:, :d] = rng.normal(size=(TILE, d))
+    resp = rng.uniform(size=(k, TILE)).astype(dtype)
+    for count in (1, 23, TILE):
+        out = rng.normal(size=(k, padded))
+        compare(micro.weighted_sums, twins.weighted_sums, resp, rows, count, k, TILE, padded, out)
+
+
+# -- a tile ------------------------------------------------------------------------------------------------------------
+
+
+@dtypes
+@dimensions
+def test_copy_and_transpose(d, dtype):
+    rng = rng_for(d)
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    panel = width(dtype)
+    for count in (1, 7, panel - 1, panel, panel + 1, TILE - 1, TILE):
+        total = -(-count // panel) * panel
+        source = rng.normal(size=(count, d)).astype(dtype)
+        rows = np.full((TILE, padded), 5.0, dtype)
+        compare(tile.copy_rows, twins.copy_rows, source, d, padded, count, total, rows, exact=True)
+        twins.copy_rows(source, d, padded, count, total, rows)
+        panels = np.zeros((TILE // panel, d, panel), dtype)
+        compare(tile.transpose, twins.transpose, rows, total, d, padded, panels, exact=True)
+
+
+@dtypes
+@dimensions
+def test_centre_rows(d, dtype):
+    rng = rng_for(d)
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    centre = layout.split(rng.normal(size=d) + 3.0, dtype, padded)
+    rows = rng.normal(size=(TILE, padded)).astype(dtype)
+    compare(tile.centre_rows, twins.centre_rows, rows, centre, padded, 23)
+
+
+def log_densities(rng, k, dtype):
+    """Near, far and hopeless components, and rows without any density."""
+    joint = rng.normal(scale=3.0, size=(k, TILE)) - rng.choice([0.0, 5.0, 60.0, 1e4], size=(k, TILE))
+    joint[rng.random((k, TILE)) < 0.1] = -np.inf
+    joint[rng.random((k, TILE)) < 0.02] = np.nan
+    joint[:, 5] = -np.inf
+    joint[:, 6] = np.nan
+    joint[:, 7] = -1e4  # all equal
+    if k > 1:
+        joint[0, 6] = -np.inf
+    return joint.astype(dtype)
+
+
+def random_weights(rng):
+    weight = rng.uniform(0.1, 3.0, TILE)
+    weight[rng.random(TILE) < 0.2] = 0.0
+    weight[5] = 1.0
+    return weight
+
+
+@dtypes
+@components
+@pytest.mark.parametrize("name", ["softmax", "softmax_roots"])
+def test_softmax(name, k, dtype):
+    rng = rng_for(k)
+    panel = width(dtype)
+    for count in (panel, TILE):
+        compare(
+            getattr(tile, name),
+            getattr(twins, name),
+            log_densities(rng, k, dtype),
+            np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype),
+            random_weights(rng),
+            np.zeros(TILE, dtype),
+            *(count, k, TILE),
+            np.zeros(TILE),
+            rng.normal(size=4),
+        )
+
+
+@dtypes
+@components
+def test_weigh_and_normalise(k, dtype):
+    rng = rng_for(k)
+    resp, values = (rng.uniform(size=(k, TILE)).astype(dtype) for _ in range(2))
+    scale, sums = rng.uniform(size=TILE).astype(dtype), rng.normal(size=k)
+    for count in (width(dtype), TILE):
+        compare(tile.weigh, twins.weigh, values, resp, count, k, TILE, sums)
+        compare(tile.normalise, twins.normalise, resp, scale, count, k, TILE, sums)
+
+
+@dtypes
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("name", ["select_live", "select_live_roots"])
+def test_select(name, share, dtype):
+    rng = rng_for(100 * share)
+    lanes = twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for count in (width(dtype), TILE):
+        resp = np.where(rng.random(TILE) < share, rng.uniform(0.1, 1.0, TILE), 0.0).astype(dtype)
+        scale = np.where(rng.random(TILE) < 0.9, rng.uniform(0.1, 1.0, TILE), 0.0).astype(dtype)
+        live, values = np.zeros(TILE + lanes, np.int32), np.zeros(TILE + lanes, dtype)
+        found, weights = np.zeros(1, np.int64), rng.normal(size=1)
+        outputs = live, values, found, weights
+        compare(getattr(tile, name), getattr(twins, name), resp, scale, count, *outputs, scratch=(3, 4))
+        mine, theirs = [a.copy() for a in outputs], [a.copy() for a in outputs]
+        compiled(getattr(tile, name))((resp, scale, count, *mine))
+        getattr(twins, name)(resp, scale, count, *theirs)
+        n = int(found.item() if found.item() else theirs[2][0])
+        np.testing.assert_array_equal(mine[0][:n], theirs[0][:n])  # beyond the n-th is scratch
+        np.testing.assert_allclose(mine[1][:n], theirs[1][:n], rtol=1e-6)
+
+
+@dtypes
+@components
+def test_labels(k, dtype):
+    rng = rng_for(k)
+    joint = log_densities(rng, k, dtype)
+    joint[:, 10:20] = np.round(joint[:, 10:20] / 4.0)  # ties
+    labels = np.zeros(TILE, np.int64)
+    compare(tile.largest, twins.largest, joint, TILE, k, TILE, labels, exact=True)
+    twins.largest(joint, TILE, k, TILE, labels)
+    assert set(labels[5:7]) == {-1}
+    assert labels[7] == 0
+    finite = np.where(np.isfinite(joint), joint, -1e4).astype(dtype)
+    weight, scale, sums = random_weights(rng), np.zeros(TILE, dtype), rng.normal(size=4)
+    compare(tile.one_hot, twins.one_hot, finite, labels, weight, scale, TILE, k, TILE, sums)
+
+
+@dtypes
+@components
+@pytest.mark.parametrize("name", ["write_probabilities", "write_probabilities_roots"])
+def test_write_probabilities(name, k, dtype):
+    rng = rng_for(k)
+    resp, scale = rng.uniform(size=(k, TILE)).astype(dtype), rng.uniform(size=TILE).astype(dtype)
+    for count in (1, 23, TILE):
+        compare(getattr(tile, name), getattr(twins, name), resp, scale, count, k, TILE, np.zeros((TILE, k)))
+
+
+# -- one to four features ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def small_kernels(d):
+    return small.make_deinterleave(d), small.make_density(d), small.make_moments(d)
+
+
+@dtypes
+@pytest.mark.parametrize("d", range(1, small.LARGEST + 1))
+def test_small(d, dtype):
+    rng = rng_for(d)
+    deinterleave, density, moments = small_kernels(d)
+    for count in (width(dtype), TILE):
+        rows = rng.normal(size=(TILE, d)).astype(dtype)
+        columns = np.zeros((d, TILE), dtype)
+        compare(deinterleave, twins.make_deinterleave(d), rows, count, columns, exact=True)
+        columns[:] = rows.T
+        mean = layout.split(rng.normal(size=d) + 3.0, dtype, d)
+        factor = layout.pack_small(random_triangles(rng, 1, d), dtype)
+        log_norm, out = np.array([0.25], dtype), np.zeros(TILE, dtype)
+        compare(density, twins.make_density(d), columns, count, mean, factor, log_norm, out)
+        resp, scale = (rng.uniform(size=TILE).astype(dtype) for _ in range(2))
+        resp[rng.random(TILE) < 0.3] = 0.0
+        resp[16:32] = 0.0  # whole vectors without responsibility are skipped
+        sums = rng.normal(size=1), rng.normal(size=d), rng.normal(size=d * (d + 1) // 2)
+        compare(moments, twins.make_moments(d), columns, resp, scale, count, mean, *sums)
+
+
+# -- elementary functions ----------------------------------------------------------------------------------------------
+
+
+@simd.micro
+def exp_of(e, x, out, count):
+    with e.loop(0, count, e.lanes) as i:
+        e.store(e.exp(e.load(x, i)), out, i)
+
+
+@simd.micro
+def log_and_inverse_of(e, x, logs, inverses, count):
+    with e.loop(0, count, e.lanes) as i:
+        log, inverse = e.log_and_inverse(e.load(x, i))
+        e.store(log, logs, i)
+        e.store(inverse, inverses, i)
+
+
+CONTEXT = Context(prec=50)
+
+
+def ulps(got, x, exact):
+    """Largest error in units in the last place of the exact value, found in decimal arithmetic of 50 digits."""
+    worst = 0.0
+    for g, v in zip(got, x, strict=True):
+        e = exact(Decimal(float(v)))
+        unit = Decimal(float(np.spacing(np.abs(got.dtype.type(float(e))))))
+        worst = max(worst, float(CONTEXT.divide(abs(CONTEXT.subtract(Decimal(float(g)), e)), unit)))
+    return worst
+
+
+@pytest.mark.parametrize(("dtype", "end"), [(np.float64, 700.0), (np.float32, 86.0)])
+def test_exp_in_ulps(dtype, end):
+    rng = rng_for(3)
+    half = 0.5 * math.log(2.0)
+    edges = np.concatenate([[half * (2 * n + 1) * (1 + s * 1e-7) for n in range(-20, 20)] for s in (-1, 0, 1)])
+    parts = [rng.uniform(-end, end, 4000), rng.uniform(-2.0, 0.0, 2000), -(10.0 ** rng.uniform(-20, 0, 500)), edges]
+    x = np.concatenate([*parts, [0.0, -0.0, -end, end]]).astype(dtype)
+    x = np.resize(x, -(-len(x) // 16) * 16)
+    out = np.empty_like(x)
+    compiled(exp_of)((x, out, len(x)))
+    assert ulps(out, x, lambda v: v.exp(CONTEXT)) <= 1.5
+    assert (out[x == 0.0] == 1.0).all()
+
+
+def test_log_and_inverse_in_ulps():
+    rng = rng_for(4)
+    near = np.concatenate([1.0 + s * 10.0 ** rng.uniform(-16, -1, 500) for s in (-1, 1)])
+    edges = np.sqrt(0.5) * (1.0 + 1e-15 * np.arange(-8, 9)) * 2.0 ** rng.integers(-1000, 1000, (20, 1))
+    wide = 2.0 ** rng.uniform(-1021, 1021, 3000)
+    parts = [wide, rng.uniform(0.5, 64.0, 2000), rng.uniform(0.7, 2.0, 4000), near, edges.ravel(), np.arange(1.0, 65.0)]
+    x = np.concatenate([*parts, [np.finfo(float).tiny]])
+    x = np.resize(x, -(-len(x) // 16) * 16)
+    logs, inverses = np.empty_like(x), np.empty_like(x)
+    compiled(log_and_inverse_of)((x, logs, inverses, len(x)))
+    assert (logs[x == 1.0] == 0.0).all()
+    some = x != 1.0
+    assert ulps(logs[some], x[some], lambda v: v.ln(CONTEXT)) <= 5.0
+    assert ulps(inverses, x, lambda v: CONTEXT.divide(1, v)) <= 2.0
+
+
+# -- layouts -----------------------------------------------------------------------------------------------------------
+
+
+@dtypes
+@dimensions
+def test_packed_triangles_come_back(d, dtype):
+    lower = random_triangles(rng_for(d), 3, d).astype(dtype).astype(float)
+    packed = layout.pack_triangles(lower, dtype)
+    for c in range(3):
+        np.testing.assert_array_equal(twins.unpack_triangle(packed[c], d), lower[c])
+    if d <= small.LARGEST:
+        full = lower + np.tril(lower, -1).transpose(0, 2, 1)
+        np.testing.assert_array_equal(layout.unpack_small(layout.pack_small(lower, np.float64), d), full)
+
+
+@dtypes
+@dimensions
+@components
+def test_packed_components_come_back(k, d, dtype):
+    values = rng_for(k, d).normal(size=(k, d)) + 100.0
+    packed = layout.pack_components(values, dtype)
+    assert packed.dtype == dtype
+    np.testing.assert_allclose(twins.unpack_components(packed, k, d, low=True), values, rtol=1e-14)
+    high = twins.unpack_components(packed, k, d, low=False)
+    np.testing.assert_array_equal(high, values.astype(dtype))
+
+
+@dtypes
+@dimensions
+def test_unpacked_moments(d, dtype):
+    size = np.dtype(dtype).itemsize
+    padded = layout.padded_width(d, size)
+    square = np.zeros((d, padded))
+    a = rng_for(d).normal(size=(d, d))
+    square[:, :d] = a + a.T
+    packed = np.zeros((2, layout.moment_length(d, size)))
+    for row in packed:
+        twins.add_lower(row, square, size)
+    got = layout.unpack_moments(packed, d, size)
+    np.testing.assert_array_equal(got, np.array([square[:, :d]] * 2))
+
+
+@dtypes
+def test_split(dtype):
+    values = rng_for(5).normal(size=(2, 3)) + 1e4
+    got = layout.split(values, dtype, 16)
+    assert got.shape == (2, 2, 16)
+    assert got.dtype == dtype
+    assert not got[..., 3:].any()
+    np.testing.assert_allclose(got[:, 0, :3].astype(float) + got[:, 1, :3], values, rtol=1e-14)
+    assert layout.padded_width(3, got.itemsize) == 64 // got.itemsize
