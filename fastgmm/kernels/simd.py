@@ -261,7 +261,7 @@ class Emitter:
         return builder.bitcast(builder.add(builder.bitcast(value, integers), scale), self.vector)
 
     def log_and_inverse(self, x: Value) -> tuple[Value, Value]:
-        """log(x) and 1 / x for normal x > 0 (float64 only), within 2 ulp, at the price of one division.
+        """log(x) within 5 ulp and 1 / x within 2 ulp for normal x > 0 (float64 only), at the price of one division.
 
         x = 2^n m with m in [sqrt(1/2), sqrt(2)); log m = 2 f + f^3 Q(f^2), f = (m - 1) / (m + 1). With
         g = 1 / (m (m + 1)), f = (m - 1) m g and 1 / m = (m + 1) g.
