@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -40,6 +41,16 @@ def cpu() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, marked if there are changes."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def run_case(case: Case, peers: list[Peer], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -161,19 +172,22 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'case':24} {'library':28} {titles}")
 
     result: dict[str, Any] = {"cpu": cpu(), "date": date, "peak_gflops": limit, "platform": platform.platform()}
+    result["commit"] = commit()
     result |= {key: getattr(options, key) for key in ("dtype", "iterations", "rounds", "threads")}
     result["cases"] = {}
-    wrong = False
+    wrong, versions = False, {}
     for name in options.cases.split(",") if options.cases else [c.name for c in CASES]:
         case = by_name(name)
         with tempfile.TemporaryDirectory() as folder:
             rows = run_case(case, peers, options, Path(folder))
         show(case, rows, limit)
         wrong = wrong or "error" in rows[OURS.name] or rows[OURS.name].get("same") is False
+        versions |= {peer: row.get("version") for peer, row in rows.items()}
         shape = {"n": case.n, "d": case.d, "k": case.k, "covariance_type": case.covariance_type, "kind": case.kind}
         result["cases"][name] = {**shape, "flops": case.flops, "peers": rows}
         if options.json:
             options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print("\n" + ", ".join(f"{peer} {version}" for peer, version in versions.items()))
     if wrong:
         print("fastgmm's own result is not the oracle's", file=sys.stderr)
     return int(wrong)

@@ -91,12 +91,16 @@ def version(name: str) -> str:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
+    if name == "fastgmm":  # what is imported may be a checkout, beside an installed one
+        from fastgmm import __version__
+
+        return __version__
     for package in {"sklearn": ["scikit-learn"], "onedal": ["daal", "daal4py"]}.get(name, [name]):
         try:
             return installed(package)
         except PackageNotFoundError:
             continue
-    return "checkout"
+    return "unknown"
 
 
 def _peak_memory(fit):
