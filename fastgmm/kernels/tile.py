@@ -91,10 +91,11 @@ def make_softmax(*, roots: bool) -> Any:
         """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
 
         resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component];
-        scale[row] weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64) the
-        log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted log-likelihood, weight * (m + log sum);
-        the weighted log of the largest responsibility, -weight * log sum; the number of rows of positive weight without
-        a finite log-density, which get no responsibility; the sum of the weights.
+        scale[row] becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64)
+        becomes the log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted
+        log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
+        number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
+        weights.
         """
         wide = Emitter(e.builder, DOUBLE)
         likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
