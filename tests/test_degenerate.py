@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -264,6 +264,31 @@ def test_right_or_loud(data, k, name, reg_covar, init_params):
 )
 def test_right_or_loud_with_weights(weight, name):
     message = complaint(X[::25], name, k=2, weight=weight)
+    assert message is None or len(message) > 20
+
+
+HARD32 = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 1e-30, 1e30, -1e30, 1e8, 1e-8, 3e38, 1e-45]),
+    st.floats(-1e6, 1e6, width=32),
+).map(np.float32)
+
+
+@example(
+    np.array([[0.0, 781696.75], [1e-8, 1e8], [0.0, 0.0], [0.0, 1e8], [3e38, 312972.9375]], dtype=np.float32),
+    1,
+    "tied",
+    0.0,
+    "random_from_data",
+)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=HARD32),
+    st.integers(1, 4),
+    st.sampled_from(TYPES),
+    st.sampled_from([1e-6, 0.0]),
+    st.sampled_from(["kmeans", "k-means++", "random", "random_from_data"]),
+)
+def test_right_or_loud_in_float32(data, k, name, reg_covar, init_params):
+    message = complaint(data, name, k=k, reg_covar=reg_covar, init_params=init_params)
     assert message is None or len(message) > 20
 
 
