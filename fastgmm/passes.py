@@ -205,7 +205,7 @@ class Accumulator:
     def _total_scatter(self, density: Density) -> tuple[Float64Array, Float64Array]:
         """Mean (D,) of all rows and their scatter (D, D) about it."""
         centre = common_centre(density)
-        # Two rounds are enough for any guess. Where squares underflow (features of 1e-30 beside others of 1, in float32)
+        # Two rounds are enough for any guess. Where squares underflow (features of 1e-30 beside others of 1, float32),
         # the test below is never met, and the last round has to do.
         for _ in range(4):
             program = scatter_program(centre, self.rows.dtype)
