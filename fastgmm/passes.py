@@ -28,10 +28,16 @@ from fastgmm.typing import Array, Float64Array, IntArray, RowSource
 
 __all__ = ["Accumulator", "NonFiniteDataError", "accumulate", "assign", "predict", "predict_proba", "score_samples"]
 
-CANCELLATION = 1e5
+CANCELLATION = {"float64": 1e5, "float32": 1e3}
 """Ratio of the total to the within-component variance from which the pooled scatter is summed directly.
 
-Total minus between loses log10(ratio) digits: at 1e5, five of sixteen."""
+Total minus between loses log10(ratio) digits: of sixteen five, of seven three."""
+
+SEPARATION = {"float64": 1e8, "float32": 3e3}
+"""Distance of a component from the common centre, in standard deviations, from which a scalar factor's moments are
+summed about its own mean, like a diagonal one's.
+
+About the common centre a mean has the error eps * distance: here the root of eps, which makes eps in a variance."""
 
 Moments = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
@@ -86,13 +92,28 @@ def _trace(program: Program, total: Float64Array, density: Density) -> Moments:
     return density.means, s0, s1, np.array(_second(program, total)[:, 0])
 
 
+def _diag_to_trace(program: Program, total: Float64Array, density: Density) -> Moments:
+    reference, s0, s1, s2 = _diag(program, total, density)
+    return reference, s0, s1, s2.sum(axis=1)
+
+
 MOMENTS: dict[tuple[str, str], Callable[[Program, Float64Array, Density], Moments]] = {
     ("chol", "full"): _full,
     ("chol", "pooled"): _full_to_pooled,
     ("diag", "diag"): _diag,
+    ("diag", "trace"): _diag_to_trace,
     ("scalar", "trace"): _trace,
 }
 """(factor kind, scatter kind) -> meaning of a kernel's sums."""
+
+
+def _separated(density: Density, dtype: np.dtype[Any]) -> Density:
+    """The same density with a diagonal factor if its components are far apart for their width."""
+    distance = np.abs(density.means - common_centre(density)).max(axis=1)
+    if (distance * density.factor).max() < SEPARATION[dtype.name]:
+        return density
+    wide = np.repeat(density.factor[:, None], density.n_features, axis=1)
+    return Density("diag", density.means, wide, density.log_norm, density.log_weights)
 
 
 class Accumulator:
@@ -142,6 +163,8 @@ class Accumulator:
         """
         if moments and density.kind == "shared_chol" and self.scatter == "pooled":
             return self._pooled(density)
+        if moments and density.kind == "scalar":
+            density = _separated(density, self.rows.dtype)
         if moments and (density.kind, self.scatter) not in MOMENTS:
             pair = f"factor kind {density.kind!r} and scatter kind {self.scatter!r}"
             msg = f"no pass serves {pair}; there are {sorted(MOMENTS)}"
@@ -187,16 +210,17 @@ class Accumulator:
         if self._whole is None:
             self._whole = self._total_scatter(density)
         centre, scatter = self._whole
-        program, top = _build(density, self.rows.dtype)
-        total = self._run(program, a.FIT)
-        s0, s1 = _zeroth_and_first(program, total)
-        s1 += s0[:, None] * (common_centre(density) - centre)
-        means = np.broadcast_to(centre, s1.shape)
-        stats = self._statistics(total, top, means, s0, s1, scatter.copy())
-        weight = max(stats.total_weight, np.finfo(float).tiny)
-        spread = np.einsum("ij,jk,ik->i", density.factor, scatter / weight, density.factor, optimize=True)
-        if spread.max() < CANCELLATION:
-            return stats
+        if np.isfinite(scatter).all():
+            program, top = _build(density, self.rows.dtype)
+            total = self._run(program, a.FIT)
+            s0, s1 = _zeroth_and_first(program, total)
+            s1 += s0[:, None] * (common_centre(density) - centre)
+            means = np.broadcast_to(centre, s1.shape)
+            stats = self._statistics(total, top, means, s0, s1, scatter.copy())
+            weight = max(stats.total_weight, np.finfo(float).tiny)
+            spread = np.einsum("ij,jk,ik->i", density.factor, scatter / weight, density.factor, optimize=True)
+            if spread.max() < CANCELLATION[self.rows.dtype.name]:
+                return stats
         # The components are far apart for their width: sum within them instead, at the cost of a full pass.
         k, d = density.means.shape
         wide = np.broadcast_to(density.factor, (k, d, d))
@@ -212,6 +236,9 @@ class Accumulator:
             total = self._run(program, a.FIT)
             s0, s1 = _zeroth_and_first(program, total)
             s2 = layout.unpack_moments(_second(program, total), centre.shape[0], self.rows.dtype.itemsize)[0]
+            if not np.isfinite(np.diag(s2)).all():
+                raise_non_finite(self.rows)
+                return centre, s2  # finite rows whose squares are not: `_pooled` will do without
             shift = s1[0] / s0[0]
             # about the mean itself, unless the guess was so far off that the correction would cost digits
             if (s0[0] * shift**2 <= 100.0 * (np.diag(s2) - s0[0] * shift**2)).all() or not shift.any():

@@ -211,8 +211,9 @@ def test_gather_and_diagonal_moments(d, dtype):
         live = np.zeros(TILE + lanes, np.int32)
         live[:count] = np.sort(rng.choice(TILE, count, replace=False))
         weights = rng.uniform(0.0, 1.0, TILE + lanes).astype(dtype)
-        z, first, second = np.zeros((TILE, padded), dtype), rng.normal(size=padded), rng.normal(size=padded)
-        compare(micro.gather, twins.gather, rows, live, weights, count, padded, mean, z, first)
+        stride = padded + lanes
+        z, first, second = np.zeros((TILE, stride), dtype), rng.normal(size=padded), rng.normal(size=padded)
+        compare(micro.gather, twins.gather, rows, live, weights, count, padded, mean, z, stride, first)
         compare(micro.diagonal_moments, twins.diagonal_moments, rows, live, weights, count, padded, mean, first, second)
 
 
@@ -305,6 +306,7 @@ def test_weigh_and_normalise(k, dtype):
     rng = rng_for(k)
     resp, values = (rng.uniform(size=(k, TILE)).astype(dtype) for _ in range(2))
     scale, sums = rng.uniform(size=TILE).astype(dtype), rng.normal(size=k)
+    resp[:, 3], values[:, 3] = 0.0, np.inf  # a square that overflows, of a row that belongs elsewhere
     for count in (width(dtype), TILE):
         compare(tile.weigh, twins.weigh, values, resp, count, k, TILE, sums)
         compare(tile.normalise, twins.normalise, resp, scale, count, k, TILE, sums)

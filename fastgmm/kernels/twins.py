@@ -171,9 +171,9 @@ def scalar_density(
 # -- moments (micro.py) ------------------------------------------------------------------------------------------------
 
 
-def rank_update(z: Array, count: int, n: int, padded: int, moments: Array) -> None:
+def rank_update(z: Array, count: int, n: int, stride: int, moments: Array) -> None:
     """Moments += Z' Z, lower triangle."""
-    rows = front(z, count, padded).astype(np.float64)
+    rows = front(z, count, stride).astype(np.float64)
     add_lower(moments, rows[:, :n].T @ rows, z.itemsize)
 
 
@@ -185,12 +185,20 @@ def _live(rows: Array, live: Array, count: int, padded: int, mean: Array) -> Flo
 
 
 def gather(
-    rows: Array, live: Array, roots: Array, count: int, padded: int, mean: Array, z: Array, first: Array
+    rows: Array,
+    live: Array,
+    roots: Array,
+    count: int,
+    padded: int,
+    mean: Array,
+    z: Array,
+    stride: int,
+    first: Array,
 ) -> None:
     """z = sqrt(r) (x - mean) of the live rows; first += sum of r (x - mean)."""
     root = roots.reshape(-1)[:count, None].astype(np.float64)
     u = _live(rows, live, count, padded, mean)
-    front(z, count, padded)[:] = root * u
+    front(z, count, stride)[:, :padded] = root * u
     front(first, padded)[:] += (root**2 * u).sum(axis=0)
 
 
@@ -293,9 +301,10 @@ def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:
 
 
 def weigh(values: Array, resp: Array, count: int, k: int, stride: int, sums: Array) -> None:
-    """sums[c] += sum over rows of resp * values."""
+    """sums[c] += sum over rows of resp * values; where resp is 0, values may be infinite."""
     r = by_component(resp, k, stride, count).astype(np.float64)
-    front(sums, k)[:] += (r * by_component(values, k, stride, count)).sum(axis=1)
+    value = np.where(r > 0.0, by_component(values, k, stride, count), 0.0)
+    front(sums, k)[:] += (r * value).sum(axis=1)
 
 
 def normalise(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
