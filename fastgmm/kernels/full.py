@@ -14,9 +14,16 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile_roots, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile_roots, helper, load_panels, load_weights, workspace
 
-CHUNK_BYTES = 16 << 10  # of centred rows between gathering and summing them: they stay in the first-level cache
+CACHE = 40 << 10  # bytes of a first-level cache to fill
+
+
+@helper
+def chunk_rows(row_bytes, moment_bytes):  # type: ignore[no-untyped-def]  # Numba code
+    """Rows between gathering and summing: few enough for the cache, enough to outweigh loading the moments."""
+    room = CACHE - moment_bytes
+    return min(max(room // row_bytes // 8 * 8, 32), 96) if room > 0 else 64
 
 
 def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -32,7 +39,8 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     )
     length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
     wide_means = pointer(table[a.WIDE_MEANS], tag)
-    chunk = min(max(CHUNK_BYTES // (padded * table[a.SIZE]) // 8 * 8, 16), TILE)
+    stride = padded + VECTOR_BYTES // table[a.SIZE]
+    chunk = chunk_rows(stride * table[a.SIZE], moment_length * 8)
     for first in range(begin, end, TILE):
         count = min(TILE, end - first)
         panels = (count + panel - 1) // panel
@@ -62,5 +70,5 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
             live = ws.found[0]
             for i in range(0, live, chunk):
                 some = min(chunk, live - i)
-                micro.gather(ws.rows, at(ws.live, i), at(ws.values, i), some, padded, mean, ws.centred, sums)
-                micro.rank_update(ws.centred, some, d, padded, moments)
+                micro.gather(ws.rows, at(ws.live, i), at(ws.values, i), some, padded, mean, ws.centred, stride, sums)
+                micro.rank_update(ws.centred, some, d, stride, moments)

@@ -230,8 +230,8 @@ def scalar_density(
 
 
 @micro
-def rank_update(e: Emitter, z: Value, count: Value, n: Value, padded: Value, moments: Value) -> None:
-    """moments += sum over rows of z z', lower triangle only; `moments` is float64.
+def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, moments: Value) -> None:
+    """moments += sum over rows of z z', lower triangle only; `moments` is float64, rows lie `stride` elements apart.
 
     For reference: S[i, j] += sum_t z[t, i] z[t, j], j <= i. Lanes run over j, so rows are read as they lie and nothing
     is summed across lanes.
@@ -248,7 +248,7 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, padded: Value, mom
             place = [[e.add(e.times(columns, r), e.times(e.add(c, v), e.lanes)) for v in range(nv)] for r in range(q)]
             s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
             with e.loop(0, count) as t:
-                row = e.at(z, e.times(t, padded))
+                row = e.at(z, e.times(t, stride))
                 left = e.at(row, first)
                 right = [e.load(row, e.times(e.add(c, v), e.lanes)) for v in range(nv)]
                 for r in range(q):
@@ -296,12 +296,21 @@ def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4) 
 
 @micro
 def gather(
-    e: Emitter, rows: Value, live: Value, roots: Value, count: Value, padded: Value, mean: Value, z: Value, first: Value
+    e: Emitter,
+    rows: Value,
+    live: Value,
+    roots: Value,
+    count: Value,
+    padded: Value,
+    mean: Value,
+    z: Value,
+    stride: Value,
+    first: Value,
 ) -> None:
     """z[i] = sqrt(r) (x - mean) for the `count` live rows; first += sum of r (x - mean), float64.
 
     `live` holds row numbers (int32), `roots` the square roots of their responsibilities. `mean` is padded like the
-    rows, its low part follows (float32).
+    rows, its low part follows (float32). Rows of z lie `stride` elements apart.
     """
 
     def group(q: int, c: Value) -> None:
@@ -312,7 +321,7 @@ def gather(
             t = e.builder.sext(e.scalar(live, i), I64)
             root = e.broadcast(roots, i)
             source = e.add(e.times(t, padded), c)
-            target = e.add(e.times(i, padded), c)
+            target = e.add(e.times(i, stride), c)
             for v in range(q):
                 x = e.minus(e.load(rows, e.add(source, v * e.lanes)), m[v])
                 x = x if low is None else e.minus(x, low[v])

@@ -52,6 +52,7 @@ def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # 
     begin, end, slot = begin_block(table, item)
     d, padded = table[a.N_FEATURES], table[a.PADDED]
     lanes = VECTOR_BYTES // table[a.SIZE]
+    stride = padded + lanes
     for first in range(begin, end, TILE):
         count = min(TILE, end - first)
         total = (count + lanes - 1) // lanes * lanes
@@ -64,5 +65,5 @@ def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # 
         live = ws.found[0]
         if live > 0:
             mean, sums = pointer(table[a.WIDE_MEANS], tag), at(slot, table[a.FIRST])
-            micro.gather(ws.rows, ws.live, ws.values, live, padded, mean, ws.centred, sums)
-            micro.rank_update(ws.centred, live, d, padded, at(slot, table[a.SECOND]))
+            micro.gather(ws.rows, ws.live, ws.values, live, padded, mean, ws.centred, stride, sums)
+            micro.rank_update(ws.centred, live, d, stride, at(slot, table[a.SECOND]))

@@ -30,7 +30,8 @@ class Workspace(NamedTuple):
     """A worker's scratch: pointers, each to whole cache lines."""
 
     rows: Any  # (TILE, padded) element type: the tile as it lies in memory
-    centred: Any  # (TILE, padded): live rows about a mean, times the square roots of their responsibilities
+    centred: Any  # (TILE, padded + lanes): live rows about a mean, times the roots of their responsibilities; the odd
+    # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
     white: Any  # the same shape, for a shared factor
     work: Any  # (D, Q): a centred panel
@@ -49,7 +50,8 @@ def workspace_bytes(n_components: int, n_features: int, padded: int, size: int) 
     """Scratch of one worker in bytes: about 8 TILE (4 D + 2 K) for float64."""
     lanes = VECTOR_BYTES // size
     return (
-        2 * aligned(TILE * padded * size)
+        aligned(TILE * padded * size)
+        + aligned(TILE * (padded + lanes) * size)
         + 2 * aligned(TILE * n_features * size)
         + aligned(V * lanes * n_features * size)
         + 2 * aligned(n_components * TILE * size)
@@ -70,7 +72,7 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     rows = pointer(base, tag)
     base += aligned_(TILE * padded * size)
     centred = pointer(base, tag)
-    base += aligned_(TILE * padded * size)
+    base += aligned_(TILE * (padded + lanes) * size)
     panels = pointer(base, tag)
     base += aligned_(TILE * d * size)
     white = pointer(base, tag)
