@@ -142,7 +142,7 @@ def launch(address: int, table: npt.NDArray[np.int64], items: int, workers: int)
     items, workers : int
         Worker numbers given to the block are below `workers`.
     """
-    where = table.ctypes.data
+    where = table.__array_interface__["data"][0]
     workers = min(workers, items)
     if workers <= 1 or _serial_only:
         _launcher(False)(address, where, items, 1, 0)

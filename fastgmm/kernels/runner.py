@@ -26,6 +26,7 @@ from fastgmm.kernels.workspace import workspace_bytes
 
 SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly: Ctrl-C, progress and callbacks wait no longer
+SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 SEGMENT = 1 << 15  # elements that one task folds
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
 
@@ -46,20 +47,14 @@ class Program:
     arrays: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
 
-    @property
-    def first(self) -> int:
-        """Where the first moments begin."""
-        return _round8(a.WEIGHT + self.n_components)
+    first: int = field(init=False)  # where the first moments begin
+    second: int = field(init=False)  # where the second moments begin
+    slot_length: int = field(init=False)  # numbers in a partial with moments
 
-    @property
-    def second(self) -> int:
-        """Where the second moments begin."""
-        return self.first + _round8(self.n_components * self.first_length)
-
-    @property
-    def slot_length(self) -> int:
-        """Numbers in a partial with moments."""
-        return self.second + _round8(self.n_components * self.moment_length)
+    def __post_init__(self) -> None:
+        self.first = _round8(a.WEIGHT + self.n_components)
+        self.second = self.first + _round8(self.n_components * self.first_length)
+        self.slot_length = self.second + _round8(self.n_components * self.moment_length)
 
 
 def _round8(n: int) -> int:
@@ -91,9 +86,6 @@ class Runner:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
         self._shape: tuple[int, ...] = ()
-        self._scratch = np.empty(0, np.uint8)
-        self._slots = np.empty(0)
-        self._stack = np.empty(0)
 
     def run(
         self,
@@ -110,24 +102,29 @@ class Runner:
         workers, slots = self._workers, self._n_slots
         code = compile_block(program.body, program.dtype.name)
         fold = compile_block(fold_block, "float64")
-        seconds = block * row_seconds(program.n_components, program.n_features)
+        row = row_seconds(program.n_components, program.n_features)
+        seconds = block * row
         wave = max(workers, min(slots, int(LAUNCH_SECONDS * workers / seconds)))
         done = 0
         for part in rows.blocks(block):
             x, weight = part.x, part.weight
-            table[a.ROWS] = x.ctypes.data
-            table[a.WEIGHTS] = 0 if weight is None else weight.ctypes.data
+            table[a.ROWS] = address(x)
+            table[a.WEIGHTS] = 0 if weight is None else address(weight)
             table[a.N_ROWS] = x.shape[0]
             if out is not None:
-                here = out[part.first : part.first + x.shape[0]]
-                table[a.OUT] = here.ctypes.data
+                table[a.OUT] = address(out[part.first : part.first + x.shape[0]])
             blocks = -(-x.shape[0] // block)
+            team = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
+            if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
+                table[a.FIRST_BLOCK] = 0
+                launch(code, table, 1, 1)
+                return self._slots[:length].copy()
             for begin in range(0, blocks, wave):
                 count = min(wave, blocks - begin)
                 table[a.FIRST_BLOCK] = begin
-                launch(code, table, count, workers)
+                launch(code, table, count, team)
                 table[a.COUNT], table[a.DEPTH] = count, done
-                launch(fold, table, -(-length // SEGMENT), workers)
+                launch(fold, table, -(-length // SEGMENT), team)
                 done += count
         return self._total(done, length)
 
@@ -143,32 +140,46 @@ class Runner:
         return total
 
     def _table(self, program: Program, mode: int, block: int, length: int) -> npt.NDArray[np.int64]:
+        """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
-        padded = padded_width(d, size)
         threads = n_threads() if self._threads is None else min(self._threads, n_threads())
         shape = (k, d, size, length, threads)
         if shape != self._shape:
-            self._shape = shape
-            self._workers = threads
-            self._n_slots = max(threads, min(512, SLOT_BYTES // (length * 8)))
-            self._slots = np.empty(self._n_slots * length + 8)
-            self._stack = np.empty(length * MAX_LEVELS)  # levels that are never reached cost no memory
-            self._bytes = workspace_bytes(k, d, padded, size)
-            self._scratch = np.empty(threads * self._bytes + ALIGNMENT, np.uint8)
-        table = a.table()
+            self._allocate(shape)
+        table = self._fixed.copy()
         for slot, array in program.arrays.items():
-            table[slot] = array.ctypes.data
+            table[slot] = address(array)
         for slot, number in program.numbers.items():
             table[slot] = number
-        table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size
         table[a.BLOCK_ROWS], table[a.MODE] = block, mode
-        table[a.SLOTS], table[a.SLOT_LENGTH] = _aligned_address(self._slots), length
         table[a.FIRST], table[a.SECOND] = program.first, program.second
         table[a.MOMENT_LENGTH] = program.moment_length
-        table[a.SCRATCH], table[a.SCRATCH_BYTES] = _aligned_address(self._scratch), self._bytes
-        table[a.STACK], table[a.SEGMENT] = self._stack.ctypes.data, SEGMENT
         return table
 
+    def _allocate(self, shape: tuple[int, int, int, int, int]) -> None:
+        k, d, size, length, threads = shape
+        padded = padded_width(d, size)
+        self._shape, self._workers = shape, threads
+        self._n_slots = max(threads, min(512, SLOT_BYTES // (length * 8)))
+        self._slots = aligned_empty(self._n_slots * length * 8).view(np.float64)
+        self._stack = np.empty(length * MAX_LEVELS)  # levels that are never reached cost no memory
+        scratch_bytes = workspace_bytes(k, d, padded, size)
+        self._scratch = aligned_empty(threads * scratch_bytes)
+        self._fixed = table = a.table()
+        table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size
+        table[a.SLOTS], table[a.SLOT_LENGTH] = address(self._slots), length
+        table[a.SCRATCH], table[a.SCRATCH_BYTES] = address(self._scratch), scratch_bytes
+        table[a.STACK], table[a.SEGMENT] = address(self._stack), SEGMENT
 
-def _aligned_address(array: npt.NDArray[Any]) -> int:
-    return int(array.ctypes.data + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+def address(array: npt.NDArray[Any]) -> int:
+    """Address of an array's first element."""
+    where: int = array.__array_interface__["data"][0]  # a third of the time of `array.ctypes.data`
+    return where
+
+
+def aligned_empty(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Uninitialised bytes that begin at a cache line."""
+    raw = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    begin = -address(raw) % ALIGNMENT
+    return raw[begin : begin + n_bytes]
