@@ -1,0 +1,275 @@
+"""The same bits for any number of threads, any launcher, any cut of the rows on the grid, any kind of array.
+
+Numba's own limit on threads is set in subprocesses, because it is read once; four threads on fewer cores are as good a
+test as four cores, since what could change a result is the sharing out of the blocks.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgmm import covariance, passes
+from fastgmm.covariance import FAMILIES
+from fastgmm.data import as_rows
+from fastgmm.kernels import _jit, fold, runner
+from fastgmm.kernels import arguments as a
+from fastgmm.params import Params
+from fastgmm.stats import SufficientStatistics
+from fastgmm.typing import RowBlock
+from tests import strategies
+
+TYPES = tuple(FAMILIES)
+types = pytest.mark.parametrize("kind", TYPES)
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+dimensions = pytest.mark.parametrize("d", [2, 9])
+
+
+def problem(kind, d, dtype, n=20_000):
+    """Rows, weights, and a density under which they are shared out."""
+    rng = np.random.default_rng([29, d])
+    c = strategies.random_covariances(rng, kind, 3, d)
+    params = Params(np.array([0.5, 0.3, 0.2]), rng.normal(size=(3, d)), c, kind)
+    x = rng.normal(size=(n, d)).astype(dtype)
+    return x, rng.uniform(0.1, 2.0, n), covariance.density(params)
+
+
+def bits(value):
+    """Everything a pass returned, as bytes."""
+    if isinstance(value, SufficientStatistics):
+        numbers = value.log_likelihood, value.log_map, value.total_weight, value.n_rows
+        return b"".join(p.tobytes() for p in (value.weight, value.mean, value.scatter, np.array(numbers)))
+    if isinstance(value, tuple):
+        return b"".join(np.asarray(v).tobytes() for v in value)
+    return value.tobytes()
+
+
+def all_passes(rows, density, kind, threads=None):
+    """Name of a pass -> the bits it gives."""
+    scatter = covariance.family(kind).scatter
+    found = {
+        "fit": passes.Accumulator(rows, scatter, n_threads=threads)(density),
+        "evaluate": passes.Accumulator(rows, scatter, n_threads=threads)(density, moments=False),
+    }
+    if threads is None:
+        found["score_samples"] = passes.score_samples(rows, density)
+        found["predict"] = passes.predict(rows, density)
+        found["predict_proba"] = passes.predict_proba(rows, density)
+        found["assign"] = passes.assign(rows, density.means)
+    return {name: bits(value) for name, value in found.items()}
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+@types
+@dtypes
+@dimensions
+def test_threads_within_a_process(kind, d, dtype):
+    x, w, density = problem(kind, d, dtype)
+    rows = as_rows(x, w)
+    one = all_passes(rows, density, kind, threads=1)
+    for threads in (2, 3, 4, 17):
+        assert all_passes(rows, density, kind, threads=threads) == one
+
+
+def test_four_threads_within_a_process():
+    """The test above again, where four threads can be had."""
+    code = (
+        "import numba; from tests import test_same_bits as t; assert numba.get_num_threads() == 4;"
+        "[t.test_threads_within_a_process(k, d, dt) for k in t.TYPES for d in (2, 9) for dt in ('float32', 'float64')]"
+    )
+    assert run_with(4, code) == ""
+
+
+@types
+@dtypes
+def test_the_serial_launcher_gives_the_same(kind, dtype, monkeypatch):
+    for d in (2, 9):
+        x, w, density = problem(kind, d, dtype)
+        usual = all_passes(as_rows(x, w), density, kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(_jit, "_serial_only", True)
+            assert _jit.n_threads() == 1
+            assert all_passes(as_rows(x, w), density, kind) == usual
+
+
+@pytest.mark.parametrize("slot_bytes", [1 << 10, 1 << 15, 1 << 22])
+def test_the_number_of_slots_does_not_matter(slot_bytes, monkeypatch):
+    x, w, density = problem("full", 9, np.float64)
+    usual = all_passes(as_rows(x, w), density, "full")
+    monkeypatch.setattr(runner, "SLOT_BYTES", slot_bytes)
+    monkeypatch.setattr(runner, "LAUNCH_SECONDS", 1e-6)
+    assert all_passes(as_rows(x, w), density, "full") == usual
+
+
+def fit_everything():
+    """Hash of the fitted parameters for each family and precision; printed by subprocesses."""
+    from fastgmm import GaussianMixture
+
+    found = {}
+    for kind, dtype, d in itertools.product(TYPES, ("float64", "float32"), (2, 9)):
+        rng = np.random.default_rng(31)
+        centers = rng.normal(scale=4.0, size=(4, d))
+        x = (centers[rng.integers(0, 4, 12_000)] + rng.normal(size=(12_000, d))).astype(dtype)
+        model = GaussianMixture(4, covariance_type=kind, max_iter=8, tol=0.0, random_state=0)
+        model.fit(x, sample_weight=rng.uniform(0.5, 1.5, len(x)))
+        digest = hashlib.sha256()
+        for part in (model.weights_, model.means_, model.covariances_, model.predict_proba(x), model.score_samples(x)):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(np.float64(model.lower_bound_).tobytes())
+        found[f"{kind} {dtype} {d}"] = digest.hexdigest()
+    return found
+
+
+def run_with(threads, code):
+    env = {**os.environ, "NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@functools.cache
+def fitted_with(threads):
+    code = (
+        "import json, warnings, numba; warnings.simplefilter('ignore');"
+        "from tests.test_same_bits import fit_everything;"
+        "print(json.dumps([numba.config.NUMBA_NUM_THREADS, fit_everything()]))"
+    )
+    used, found = json.loads(run_with(threads, code))
+    assert used == threads
+    return found
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_fitted_parameters_in_processes_of_other_threads(threads):
+    one, more = fitted_with(1), fitted_with(threads)
+    assert len(one) == 16
+    assert len(set(one.values())) == 16
+    assert {name for name in one if one[name] != more[name]} == set()
+
+
+# -- cuts --------------------------------------------------------------------------------------------------------------
+
+
+class CutRows:
+    """A source that hands out its rows in pieces of given numbers of grid blocks, the last piece being the rest."""
+
+    def __init__(self, x, weight, sizes):
+        self.x, self.weight, self.sizes = x, weight, sizes
+        self.n_rows, self.n_features = x.shape
+        self.dtype = x.dtype
+        self.weighted = weight is not None
+        self.pieces = 0
+
+    def blocks(self, multiple):
+        start = 0
+        for size in itertools.cycle(self.sizes):
+            stop = min(start + size * multiple, self.n_rows)
+            weight = None if self.weight is None else self.weight[start:stop].copy()
+            self.pieces += 1
+            yield RowBlock(start, self.x[start:stop].copy(), weight)
+            start = stop
+            if start == self.n_rows:
+                return
+
+
+@types
+@dtypes
+def test_cuts_on_the_grid(kind, dtype):
+    rng = np.random.default_rng(1)
+    for d in (2, 9):
+        x, w, density = problem(kind, d, dtype, n=80_000)
+        for weight in (None, w):
+            whole = all_passes(as_rows(x, weight), density, kind)
+            for sizes in ([1], [2], [1, 3], [16], [17, 1], rng.integers(1, 6, 50).tolist()):
+                source = CutRows(x, weight, sizes)
+                assert all_passes(source, density, kind) == whole
+                assert source.pieces > 6  # of six passes, so it was cut
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+@types
+def test_the_kind_of_array_does_not_matter(kind, tmp_path):
+    x, w, density = problem(kind, 9, np.float64, n=5000)
+    usual = all_passes(as_rows(x, w), density, kind)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    read_only = x.copy()
+    read_only.setflags(write=False)
+    wide = np.zeros((5000, 20))
+    wide[:, 3:12] = x
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float64).reshape(x.shape)
+    others = (mapped, read_only, np.asfortranarray(x), wide[:, 3:12], x.astype(">f8"), unaligned, x[::-1][::-1])
+    for other in others:
+        assert all_passes(as_rows(other, w), density, kind) == usual
+
+
+@types
+def test_rows_of_weight_zero_are_as_good_as_absent(kind):
+    x, w, density = problem(kind, 9, np.float64, n=5000)
+    usual = all_passes(as_rows(x, w), density, kind)
+    gaps = np.sort(np.random.default_rng(2).integers(0, 5000, 700))
+    more, weight = np.insert(x, gaps, np.nan, axis=0), np.insert(w, gaps, 0.0)
+    assert all_passes(as_rows(more, weight), density, kind)["fit"] == usual["fit"]
+
+
+# -- the fold ----------------------------------------------------------------------------------------------------------
+
+
+def fold_of(partials):
+    """Plain fold: sixteen neighbours at a time, level by level; then what is left over, from the lowest level up."""
+    levels, rest = [list(partials)], []
+    while levels[-1]:
+        level = levels[-1]
+        whole = len(level) // fold.RADIX * fold.RADIX
+        groups = [level[i : i + fold.RADIX] for i in range(0, whole, fold.RADIX)]
+        levels.append([functools.reduce(np.add, group) for group in groups])
+        rest.append(level[whole:])
+    total = np.zeros_like(partials[0])
+    for left in rest:
+        if left:
+            total = total + functools.reduce(np.add, left)
+    return total
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 300, 4096, 4113])
+def test_fold_order(blocks):
+    """Partials of sizes that round differently in any other order, pushed in waves of random lengths."""
+    rng = np.random.default_rng(blocks)
+    length = 24
+    partials = rng.normal(size=(blocks, length)) * 10.0 ** rng.integers(-8, 9, (blocks, length))
+    wanted = fold_of(list(partials))
+    code = _jit.compile_block(fold.fold_block, "float64")
+    for segment in (8, 24):
+        scheme = runner.Runner()
+        scheme._stack = np.full(length * fold.MAX_LEVELS, np.nan)
+        table = a.table()
+        table[a.SLOT_LENGTH], table[a.SEGMENT] = length, segment
+        table[a.STACK] = scheme._stack.ctypes.data
+        done = 0
+        while done < blocks:
+            count = min(int(rng.integers(1, 40)), blocks - done)
+            wave = partials[done : done + count].copy()
+            table[a.SLOTS], table[a.COUNT], table[a.DEPTH] = wave.ctypes.data, count, done
+            _jit.launch(code, table, length // segment, 2)
+            done += count
+        np.testing.assert_array_equal(scheme._total(blocks, length), wanted)
+    if blocks >= 31:
+        assert (wanted != partials.sum(axis=0)).any()  # the order is visible in these numbers
+
+
+def test_an_aligned_run_of_blocks_can_be_summed_elsewhere():
+    rng = np.random.default_rng(5)
+    partials = list(rng.normal(size=(512, 8)) * 10.0 ** rng.integers(-8, 9, (512, 8)))
+    halves = [fold_of(partials[:256]), fold_of(partials[256:])]
+    np.testing.assert_array_equal(fold_of(halves), fold_of(partials))
