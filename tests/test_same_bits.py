@@ -242,7 +242,7 @@ def fold_of(partials):
     return total
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 300, 4096, 4113])
+@pytest.mark.parametrize("blocks", [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 300, 4113])
 def test_fold_order(blocks):
     """Partials of sizes that round differently in any other order, pushed in waves of random lengths."""
     rng = np.random.default_rng(blocks)
@@ -258,7 +258,7 @@ def test_fold_order(blocks):
         table[a.STACK] = scheme._stack.ctypes.data
         done = 0
         while done < blocks:
-            count = min(int(rng.integers(1, 40)), blocks - done)
+            count = min(int(rng.integers(1, 40 + blocks // 5)), blocks - done)
             wave = partials[done : done + count].copy()
             table[a.SLOTS], table[a.COUNT], table[a.DEPTH] = wave.ctypes.data, count, done
             _jit.launch(code, table, length // segment, 2)
