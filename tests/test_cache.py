@@ -208,6 +208,22 @@ def test_a_changed_helper_source_recompiles(tmp_path: Path) -> None:
     assert run(tmp_path / "cache", prelude + "FACTOR = 4.0") == "[1.0, 5.0, 9.0] 12.0 0 2 0"
 
 
+def test_a_process_that_outlives_an_upgrade_writes_nothing(tmp_path: Path) -> None:
+    """It runs the old code, which must not be found under the name of the new sources."""
+    sources = tmp_path / "package" / "kernels"
+    sources.mkdir(parents=True)
+    (sources / "helper.py").write_text("FACTOR = 2.0")
+    prelude = f"""
+        import pathlib
+        _cache._SOURCES = pathlib.Path({str(sources)!r})
+        _cache._source_digest(_cache._SOURCES)  # what importing the package does
+        """
+    upgrade = 'BARRIER = lambda: (_cache._SOURCES / "helper.py").write_text("FACTOR = 4.0")'
+    assert run(tmp_path / "cache", textwrap.dedent(prelude) + upgrade) == COLD
+    assert not list((tmp_path / "cache").rglob("*.kernel"))
+    assert run(tmp_path / "cache", textwrap.dedent(prelude) + "FACTOR = 4.0") == "[1.0, 5.0, 9.0] 12.0 0 2 0"
+
+
 def test_another_cpu_gets_its_own_directory(tmp_path: Path) -> None:
     assert run(tmp_path) == COLD
     assert run(tmp_path, NUMBA_CPU_NAME="generic") == COLD

@@ -145,6 +145,11 @@ def _options(kernel: Any) -> dict[str, Any]:
 
 @functools.cache
 def _source_digest(sources: Path) -> str:
+    """Return the digest of the sources that this process runs: `_digest_of` them as they were at import."""
+    return _digest_of(sources)
+
+
+def _digest_of(sources: Path) -> str:
     """Return one digest of every file a kernel's machine code follows from: all kernel sources and the constants."""
     digest = hashlib.sha256()
     for path in [*sorted(sources.rglob("*.py")), sources.parent / "constants.py"]:
@@ -313,6 +318,8 @@ class SafeCache:
             if data.library.has_dynamic_globals or any(not lifted.can_cache for lifted in data.lifted):
                 msg = "its code holds addresses of this process"
                 raise _UncacheableError(msg)
+            if _digest_of(_SOURCES) != _source_digest(_SOURCES):
+                return  # upgraded while this process runs: its code must not be found under the new sources' name
             path, key = self._place(sig, data.codegen)
             self._write(path, key, dumps((_external_symbols(data.library), data._reduce())))
         except Exception as error:  # a full disk must not cost the user the fit
@@ -429,3 +436,6 @@ def clear_cache() -> int:
     for directory in _source_directories(root()):
         shutil.rmtree(directory)
     return count
+
+
+_source_digest(_SOURCES)  # now, while the files are those that are being imported

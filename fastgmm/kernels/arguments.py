@@ -34,6 +34,7 @@ ALIGNMENT = 64  # bytes
     FACTOR_LENGTH,  # elements of one component's packed factor
     LOG_NORM,
     SCALES,
+    WHITE,  # 1 where the workspace needs `white` and `squares`, else 0
     CUT,
     CENTRE,
     WIDE_MEANS,  # means as the moments' kernels read them
@@ -51,7 +52,7 @@ ALIGNMENT = 64  # bytes
     COUNT,  # of the fold: filled slots
     LEVELS,
     N_SLOTS_IN_TABLE,
-) = range(32)
+) = range(33)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

@@ -101,6 +101,7 @@ def _diag(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
 def _scalar(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     padded = layout.padded_width(density.means.shape[1], dtype.itemsize)
     program, top = _start(density, dtype, spherical_block, padded, 1)
+    program.numbers[a.WHITE] = 1
     program.arrays[a.MEANS] = layout.pack_components(density.means, dtype)
     program.arrays[a.FACTORS] = density.factor.astype(dtype)
     program.arrays[a.WIDE_MEANS] = layout.split(common_centre(density), dtype, padded)
@@ -111,6 +112,7 @@ def _shared_chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, f
     k, d = density.means.shape
     padded = layout.padded_width(d, dtype.itemsize)
     program, top = _start(density, dtype, tied_block, padded, 0)
+    program.numbers[a.WHITE] = 1
     centre = common_centre(density)
     program.arrays[a.CENTRE] = layout.split(centre, dtype, d)
     program.arrays[a.WIDE_MEANS] = layout.split(centre, dtype, padded)

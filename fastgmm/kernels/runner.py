@@ -24,7 +24,7 @@ from fastgmm.kernels.fold import MAX_LEVELS, RADIX, fold_block
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
-SLOT_BYTES = 16 << 20
+SLOT_BYTES = 8 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly: Ctrl-C, progress and callbacks wait no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 SEGMENT = 1 << 15  # elements that one task folds
@@ -143,7 +143,7 @@ class Runner:
         """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
         threads = n_threads() if self._threads is None else min(self._threads, n_threads())
-        shape = (k, d, size, length, threads)
+        shape = (k, d, size, length, threads, program.numbers.get(a.WHITE, 0))
         if shape != self._shape:
             self._allocate(shape)
         table = self._fixed.copy()
@@ -156,14 +156,14 @@ class Runner:
         table[a.MOMENT_LENGTH] = program.moment_length
         return table
 
-    def _allocate(self, shape: tuple[int, int, int, int, int]) -> None:
-        k, d, size, length, threads = shape
+    def _allocate(self, shape: tuple[int, int, int, int, int, int]) -> None:
+        k, d, size, length, threads, white = shape
         padded = padded_width(d, size)
         self._shape, self._workers = shape, threads
         self._n_slots = max(threads, min(512, SLOT_BYTES // (length * 8)))
         self._slots = aligned_empty(self._n_slots * length * 8).view(np.float64)
         self._stack = np.empty(length * MAX_LEVELS)  # levels that are never reached cost no memory
-        scratch_bytes = workspace_bytes(k, d, padded, size)
+        scratch_bytes = workspace_bytes(k, d, padded, size, white)
         self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()
         table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size

@@ -33,7 +33,7 @@ class Workspace(NamedTuple):
     centred: Any  # (TILE, padded + lanes): live rows about a mean, times the roots of their responsibilities; the odd
     # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
-    white: Any  # the same shape, for a shared factor
+    white: Any  # the same shape, for a shared factor; only where the table says WHITE, like `squares`
     work: Any  # (D, Q): a centred panel
     resp: Any  # (K, TILE): log-densities, then responsibilities
     squares: Any  # (K, TILE): squared distances
@@ -46,15 +46,15 @@ class Workspace(NamedTuple):
     found: Any  # (1,) int64
 
 
-def workspace_bytes(n_components: int, n_features: int, padded: int, size: int) -> int:
-    """Scratch of one worker in bytes: about 8 TILE (4 D + 2 K) for float64."""
+def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int) -> int:
+    """Scratch of one worker in bytes: about 8 TILE (3 D + K) for float64; 8 TILE (4 D + 2 K) with `white`."""
     lanes = VECTOR_BYTES // size
     return (
         aligned(TILE * padded * size)
         + aligned(TILE * (padded + lanes) * size)
-        + 2 * aligned(TILE * n_features * size)
+        + (1 + white) * aligned(TILE * n_features * size)
         + aligned(V * lanes * n_features * size)
-        + 2 * aligned(n_components * TILE * size)
+        + (1 + white) * aligned(n_components * TILE * size)
         + aligned(TILE * size)
         + aligned((TILE + lanes) * size)
         + 3 * aligned(TILE * 8)
@@ -76,13 +76,13 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     panels = pointer(base, tag)
     base += aligned_(TILE * d * size)
     white = pointer(base, tag)
-    base += aligned_(TILE * d * size)
+    base += aligned_(TILE * d * size) * table[a.WHITE]
     work = pointer(base, tag)
     base += aligned_(V * lanes * d * size)
     resp = pointer(base, tag)
     base += aligned_(k * TILE * size)
     squares = pointer(base, tag)
-    base += aligned_(k * TILE * size)
+    base += aligned_(k * TILE * size) * table[a.WHITE]
     scale = pointer(base, tag)
     base += aligned_(TILE * size)
     values = pointer(base, tag)
