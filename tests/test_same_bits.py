@@ -252,7 +252,7 @@ def test_fold_order(blocks):
     code = _jit.compile_block(fold.fold_block, "float64")
     for segment in (8, 24):
         scheme = runner.Runner()
-        scheme._stack = np.full(length * fold.MAX_LEVELS, np.nan)
+        scheme._stack = np.full(length * fold.n_levels(len(partials)), np.nan)
         table = a.table()
         table[a.SLOT_LENGTH], table[a.SEGMENT] = length, segment
         table[a.STACK] = scheme._stack.ctypes.data

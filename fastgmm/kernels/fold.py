@@ -12,7 +12,15 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels.arguments import float64_pointer
 
 RADIX = 16
-MAX_LEVELS = 16  # 16^16 blocks
+
+
+def n_levels(blocks: int) -> int:
+    """Digits of the counter for a number of blocks."""
+    levels = 1
+    while blocks >= RADIX:
+        blocks //= RADIX
+        levels += 1
+    return levels
 
 
 def fold_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's

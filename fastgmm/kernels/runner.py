@@ -5,7 +5,7 @@ blocks as there are slots for partials, then folds them (`fold.py`). So the bits
 of threads, on the number of slots, or on how the source cuts its rows, as long as it cuts them at block boundaries.
 
 Memory of a `Runner`, beside the rows and the parameters: `slots` partials of at most `SLOT_BYTES` together (but one a
-thread), about 2 + log16(blocks) more for the fold, and one workspace a thread.
+thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import ALIGNMENT, TILE
-from fastgmm.kernels.fold import MAX_LEVELS, RADIX, fold_block
+from fastgmm.kernels.fold import RADIX, fold_block, n_levels
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
@@ -98,7 +98,7 @@ class Runner:
         moments = mode in (a.FIT, a.ASSIGN)
         block = block_rows(program.n_components, program.n_features, program.slot_length)
         length = program.slot_length if moments else _round8(a.WEIGHT)
-        table = self._table(program, mode, block, length)
+        table = self._table(program, mode, block, length, n_levels(-(-rows.n_rows // block)))
         workers, slots = self._workers, self._n_slots
         code = compile_block(program.body, program.dtype.name)
         fold = compile_block(fold_block, "float64")
@@ -139,11 +139,11 @@ class Runner:
             level += 1
         return total
 
-    def _table(self, program: Program, mode: int, block: int, length: int) -> npt.NDArray[np.int64]:
+    def _table(self, program: Program, mode: int, block: int, length: int, levels: int) -> npt.NDArray[np.int64]:
         """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
         threads = n_threads() if self._threads is None else min(self._threads, n_threads())
-        shape = (k, d, size, length, threads, program.numbers.get(a.WHITE, 0))
+        shape = (k, d, size, length, levels, threads, program.numbers.get(a.WHITE, 0))
         if shape != self._shape:
             self._allocate(shape)
         table = self._fixed.copy()
@@ -156,13 +156,13 @@ class Runner:
         table[a.MOMENT_LENGTH] = program.moment_length
         return table
 
-    def _allocate(self, shape: tuple[int, int, int, int, int, int]) -> None:
-        k, d, size, length, threads, white = shape
+    def _allocate(self, shape: tuple[int, int, int, int, int, int, int]) -> None:
+        k, d, size, length, levels, threads, white = shape
         padded = padded_width(d, size)
         self._shape, self._workers = shape, threads
         self._n_slots = max(threads, min(512, SLOT_BYTES // (length * 8)))
         self._slots = aligned_empty(self._n_slots * length * 8).view(np.float64)
-        self._stack = np.empty(length * MAX_LEVELS)  # levels that are never reached cost no memory
+        self._stack = np.empty(length * levels)
         scratch_bytes = workspace_bytes(k, d, padded, size, white)
         self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()
