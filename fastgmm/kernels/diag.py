@@ -10,8 +10,7 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
-from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_tile, parameters, workspace
 
 
 def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -19,19 +18,10 @@ def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
-    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
-    means, scales, log_norm = (
-        pointer(table[a.MEANS], tag),
-        pointer(table[a.FACTORS], tag),
-        pointer(table[a.LOG_NORM], tag),
-    )
+    means, scales, log_norm = parameters(table, tag)
     wide_means = pointer(table[a.WIDE_MEANS], tag)
     for first in range(begin, end, TILE):
-        count = min(TILE, end - first)
-        panels = (count + panel - 1) // panel
-        total = panels * panel
-        load_panels(table, first, count, total, tag, ws)
-        load_weights(table, first, count, total, ws.weight)
+        count, panels, total = load_tile(table, first, end, tag, ws)
         micro.diagonal_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:

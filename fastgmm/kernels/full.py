@@ -14,7 +14,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile_roots, helper, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile_roots, helper, load_tile, parameters, workspace
 
 CACHE = 40 << 10  # bytes of a first-level cache to fill
 
@@ -31,22 +31,13 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
-    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
-    means, factors, log_norm = (
-        pointer(table[a.MEANS], tag),
-        pointer(table[a.FACTORS], tag),
-        pointer(table[a.LOG_NORM], tag),
-    )
+    means, factors, log_norm = parameters(table, tag)
     length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
     wide_means = pointer(table[a.WIDE_MEANS], tag)
     stride = padded + VECTOR_BYTES // table[a.SIZE]
     chunk = chunk_rows(stride * table[a.SIZE], moment_length * 8)
     for first in range(begin, end, TILE):
-        count = min(TILE, end - first)
-        panels = (count + panel - 1) // panel
-        total = panels * panel
-        load_panels(table, first, count, total, tag, ws)
-        load_weights(table, first, count, total, ws.weight)
+        count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
             micro.triangular_density(
                 ws.panels,

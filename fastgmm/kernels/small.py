@@ -14,7 +14,7 @@ from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_weights, parameters, workspace
 
 LARGEST = 4
 
@@ -115,11 +115,7 @@ def make_block(d: int) -> Any:
         lanes = VECTOR_BYTES // table[a.SIZE]
         panel = V * lanes
         given = pointer(table[a.ROWS], tag)
-        means, factors, log_norm = (
-            pointer(table[a.MEANS], tag),
-            pointer(table[a.FACTORS], tag),
-            pointer(table[a.LOG_NORM], tag),
-        )
+        means, factors, log_norm = parameters(table, tag)
         for start in range(begin, end, TILE):
             count = min(TILE, end - start)
             total = (count + panel - 1) // panel * panel

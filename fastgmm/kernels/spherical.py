@@ -14,8 +14,7 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
-from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, workspace
 
 
 @helper
@@ -32,18 +31,9 @@ def spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
-    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
-    means, scales, log_norm = (
-        pointer(table[a.MEANS], tag),
-        pointer(table[a.FACTORS], tag),
-        pointer(table[a.LOG_NORM], tag),
-    )
+    means, scales, log_norm = parameters(table, tag)
     for first in range(begin, end, TILE):
-        count = min(TILE, end - first)
-        panels = (count + panel - 1) // panel
-        total = panels * panel
-        load_panels(table, first, count, total, tag, ws)
-        load_weights(table, first, count, total, ws.weight)
+        count, panels, total = load_tile(table, first, end, tag, ws)
         micro.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT or table[a.MODE] == a.ASSIGN:

@@ -18,7 +18,7 @@ from fastgmm.kernels import micro, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.spherical import common_moments
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_panels, load_weights, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_tile, load_weights, parameters, workspace
 
 
 def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -26,21 +26,12 @@ def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
-    panel = micro.V * (VECTOR_BYTES // table[a.SIZE])
-    centre, factor = pointer(table[a.CENTRE], tag), pointer(table[a.FACTORS], tag)
-    means, scales, log_norm = (
-        pointer(table[a.MEANS], tag),
-        pointer(table[a.SCALES], tag),
-        pointer(table[a.LOG_NORM], tag),
-    )
+    means, factor, log_norm = parameters(table, tag)
+    centre, ones = pointer(table[a.CENTRE], tag), pointer(table[a.SCALES], tag)
     for first in range(begin, end, TILE):
-        count = min(TILE, end - first)
-        panels = (count + panel - 1) // panel
-        total = panels * panel
-        load_panels(table, first, count, total, tag, ws)
-        load_weights(table, first, count, total, ws.weight)
+        count, panels, total = load_tile(table, first, end, tag, ws)
         micro.whiten(ws.panels, panels, centre, factor, ws.work, d, ws.white)
-        micro.scalar_density(ws.white, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
+        micro.scalar_density(ws.white, panels, means, ones, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, tag, ws, slot)

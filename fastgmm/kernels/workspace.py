@@ -129,11 +129,23 @@ def load_weights(table, first, count, total, weight):  # type: ignore[no-untyped
 
 
 @helper
-def load_panels(table, first, count, total, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
-    """Bring a tile's rows in, padded, and transposed."""
+def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
+    """Bring the tile at row `first` in, padded and transposed; return its rows, its panels, and the rows of those."""
     d, padded = table[a.N_FEATURES], table[a.PADDED]
+    panel = V * (VECTOR_BYTES // table[a.SIZE])
+    count = min(TILE, end - first)
+    panels = (count + panel - 1) // panel
+    total = panels * panel
     tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
     tile.transpose(ws.rows, total, d, padded, ws.panels)
+    load_weights(table, first, count, total, ws.weight)
+    return count, panels, total
+
+
+@helper
+def parameters(table, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """Means, factors and normalisers as `programs.py` packs them."""
+    return pointer(table[a.MEANS], tag), pointer(table[a.FACTORS], tag), pointer(table[a.LOG_NORM], tag)
 
 
 def make_finish(softmax: Any, write_probabilities: Any) -> Any:
