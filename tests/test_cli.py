@@ -375,6 +375,7 @@ def test_wrong_files_are_one_sentence(run, model, words, message):
         (["fot"], "invalid choice: 'fot'"),
         (["fit", FAITHFUL], "required: -k/--components"),
         (["fit", FAITHFUL, "-k", "0"], "expected a whole number from 1, got '0'"),
+        (["fit", FAITHFUL, "-k", "2", "--seed", "-1"], "--seed: expected a whole number from 0, got '-1'"),
         (["fit", FAITHFUL, "-k", "two"], "expected a whole number from 1, got 'two'"),
         (["fit", FAITHFUL, "-k", "2", "--tol", "-1"], "expected a number from 0, got '-1'"),
         (["fit", FAITHFUL, "-k", "2", "--tol", "nan"], "expected a number from 0, got 'nan'"),

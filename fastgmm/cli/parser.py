@@ -144,7 +144,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seed(parser: Any) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of random numbers (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of random numbers (default: %(default)s)")
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +195,18 @@ def _counts(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(msg)
         counts.extend(range(first, last + 1))
     return counts
+
+
+def _seed(text: str) -> int:
+    """Read a whole number from 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        msg = f"expected a whole number from 0, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _not_negative(text: str) -> float:
