@@ -1,5 +1,6 @@
 """Degenerate input: a right answer, or one clear sentence. Never NaN, never a traceback from deep inside."""
 
+import re
 import warnings
 
 import numpy as np
@@ -164,8 +165,8 @@ def test_rows_without_reach(name):
 @pytest.mark.parametrize(
     ("data", "k", "words"),
     [
-        (X[:2], 3, ["n_samples >= n_components", "n_components = 3", "n_samples = 2"]),
-        (X[:1], 1, ["1 sample", "minimum of 2"]),
+        (X[:2], 3, ["n_samples >= n_components", "n_components = 3", "n_samples = 2", "Use fewer components"]),
+        (X[:1], 1, ["1 sample", "minimum of 2", "add rows"]),
         (X[:0], 1, ["0 sample"]),
         (X[:, :0], 1, ["0 feature"]),
         (X[0], 1, ["Reshape your data"]),
@@ -213,6 +214,34 @@ def test_constant_and_collinear_columns_are_named():
         GaussianMixture(2, random_state=0).fit(collinear)
     assert "'width'" not in str(caught[0].message)
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_what_makes_a_component_flat_is_told_from_what_does_not(name):
+    small = X * [1.0, 1e-4, 1.0]
+    few = np.repeat(X[:6], 50, axis=0)
+    for data, k, words in (
+        (small, 3, r"\(column 1\).*no larger there than reg_covar=1e-06\. Rescale"),
+        (few, 6, "too few distinct rows.*Use fewer components"),
+        (few.astype(np.float32), 6, "too few distinct rows.*Use fewer components"),
+    ):
+        if name == "spherical" and data is small:
+            continue  # its one variance is that of the other features
+        with pytest.warns(DegenerateComponentWarning) as caught:
+            GaussianMixture(k, covariance_type=name, random_state=0).fit(data)
+        assert re.search(words, str(caught[0].message)), caught[0].message
+        assert "collinear" not in str(caught[0].message)
+
+
+def test_a_weight_of_zero_is_a_remedy_only_where_there_are_weights():
+    bad = np.full((2, 3), np.nan)
+    model = GaussianMixture(2, random_state=0).fit(X)
+    for call in (model.fit, model.score, model.bic):
+        with pytest.raises(NonFiniteDataError, match="sample_weight 0"):
+            call(bad)
+    for call in (model.predict, model.predict_proba, model.score_samples):
+        with pytest.raises(NonFiniteDataError, match=r"Remove or impute such rows$"):
+            call(bad)
 
 
 def test_degenerate_raise_names_the_component():

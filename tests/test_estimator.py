@@ -119,6 +119,10 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"n_samples = 2 \(rows of sample_weight 0 do not count\)"):
             GaussianMixture(3).fit(X, sample_weight=weight)
 
+    def test_the_score_of_huge_weights_is_finite(self):
+        model = GaussianMixture(2, random_state=0).fit(X)
+        assert model.score(X, sample_weight=np.full(300, 1.7e308)) == pytest.approx(model.score(X), rel=1e-12)
+
 
 class TestStarts:
     def test_the_best_of_several_is_kept_and_all_are_recorded(self):
@@ -217,6 +221,10 @@ class TestCallback:
         with pytest.raises(ZeroDivisionError):
             model.fit(X + 1.0, callback=lambda _: 1 / 0)
         np.testing.assert_array_equal(model.means_, before)
+
+    def test_it_must_be_a_function(self):
+        with pytest.raises(fastgmm.InvalidParameterError, match="callback must be a function of one argument, or None; got 3"):
+            GaussianMixture(3).fit(X, callback=3)
 
 
 class FakeTerminal:

@@ -15,7 +15,9 @@ from fastgmm.errors import NonFiniteDataError
 from fastgmm.typing import Array
 
 
-def raise_non_finite(blocks: Iterator[tuple[int, Array]], *, names: Sequence[str] | None, what: str = "X") -> None:
+def raise_non_finite(
+    blocks: Iterator[tuple[int, Array]], *, names: Sequence[str] | None, what: str = "X", weightable: bool = True
+) -> None:
     """Raise for the first NaN or infinity in `blocks`; return if there is none.
 
     Parameters
@@ -26,6 +28,8 @@ def raise_non_finite(blocks: Iterator[tuple[int, Array]], *, names: Sequence[str
         Names of the columns.
     what : str
         Name of the argument.
+    weightable : bool
+        Whether rows may be left out by a weight of 0.
 
     Raises
     ------
@@ -43,6 +47,6 @@ def raise_non_finite(blocks: Iterator[tuple[int, Array]], *, names: Sequence[str
         where = f"column {column}" if names is None else f"column {names[column]!r}"
         msg = (
             f"{what} must hold finite numbers only; row {first + row}, {where} is {kind} (NaN and inf are refused). "
-            "Remove or impute such rows, or give them sample_weight 0"
+            "Remove or impute such rows" + (", or give them sample_weight 0" if weightable else "")
         )
         raise NonFiniteDataError(msg, row=first + row, column=column)

@@ -25,6 +25,8 @@ class _Scores(NamedTuple):
     log_likelihood: float
     log_map: float
     total_weight: float
+    mean: float
+    """Log-likelihood per unit of weight; finite even where the sums of huge weights are not."""
 
 
 SAFE_VARIANCES = (1e-24, 1e24)
@@ -101,8 +103,7 @@ class FittedMixture(SklearnEstimator):
         ------
         NotFittedError, InvalidDataError
         """
-        scores = self._scores(X, sample_weight)
-        return scores.log_likelihood / scores.total_weight
+        return self._scores(X, sample_weight).mean
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Return Akaike's information criterion, -2 log L + 2 p; smaller is better.
@@ -203,7 +204,7 @@ class FittedMixture(SklearnEstimator):
 
     def _scores(self, X: Any, sample_weight: Any) -> _Scores:
         rows = self._rows(X, sample_weight)
-        with naming_bad_values(rows):
+        with naming_bad_values(rows, weightable=True):
             stats = passes.accumulate(
                 rows,
                 self.mixture_.density,
@@ -211,7 +212,12 @@ class FittedMixture(SklearnEstimator):
                 moments=False,
             )
         unit = 1.0 / rows.weight_scale
-        return _Scores(stats.log_likelihood * unit, stats.log_map * unit, rows.total_weight * unit)
+        return _Scores(
+            stats.log_likelihood * unit,
+            stats.log_map * unit,
+            rows.total_weight * unit,
+            stats.log_likelihood / rows.total_weight,
+        )
 
     def _n_parameters(self) -> int:
         """Count the free parameters; scikit-learn's users call this one."""

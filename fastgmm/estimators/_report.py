@@ -23,6 +23,9 @@ SAME_DIRECTION = 0.1
 """A feature takes part in a flat direction if its share, in its own standard deviations, is this part of the
 largest."""
 
+ALMOST_ALL = 0.99
+"""A direction of which features make up this much, squared, is theirs."""
+
 
 def usable_reg_covar(reg_covar: float, sample: RowSample, *, stacklevel: int) -> float:
     """Return `reg_covar`, or, where it would drown the data, the same fraction of their variance.
@@ -117,21 +120,40 @@ def _flattest(mixture: Mixture, component: int) -> tuple[float, Float64Array]:
 def warn_about_flat(
     mixture: Mixture,
     components: Sequence[int],
-    variance: Float64Array,
+    sample: RowSample,
+    reg_covar: float,
     names: Sequence[str] | None,
     *,
     stacklevel: int,
 ) -> None:
-    """Warn about components that `held_up` has found, and name the features concerned."""
-    share = np.abs(_flattest(mixture, components[0])[1]) * np.sqrt(variance)
+    """Warn about components that `held_up` has found, and name the features concerned, the cause and the remedy."""
+    direction = _flattest(mixture, components[0])[1]
+    share = np.abs(direction) * np.sqrt(sample.variance)
     features = np.flatnonzero(share >= SAME_DIRECTION * share.max())
-    what = "collinear features" if len(components) == mixture.n_components else "too few distinct rows"
+    limit = 2.0 * reg_covar
+    narrow = sample.variance <= limit
+    if np.square(direction[narrow]).sum() >= ALMOST_ALL:
+        features = np.flatnonzero(narrow)
+        cause = f"the variance of all of X is no larger there than reg_covar={reg_covar:g}"
+        remedy = "Rescale these features, or set a smaller reg_covar"
+    elif _variance_along(direction, sample) <= limit:
+        cause, remedy = "collinear features", "Drop redundant features, or choose another covariance_type"
+    else:
+        cause = "too few distinct rows, or rows on a line or plane"
+        remedy = "Use fewer components, or choose another covariance_type"
     msg = (
         f"components {_listed(components)} of the fitted mixture are flat in some direction "
         f"({_columns(features, names)}) and only reg_covar keeps them from collapsing, so the likelihood depends on "
-        f"it: {what}. Use fewer components, drop redundant features, or choose another covariance_type"
+        f"it: {cause}. {remedy}"
     )
     warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
+
+
+def _variance_along(direction: Float64Array, sample: RowSample) -> float:
+    """Return the variance of the data in a direction (D,), in the data's own unit."""
+    z = np.einsum("ij,j->i", sample.z, direction)
+    z = z - np.average(z, weights=sample.weight)
+    return float(np.average(z * z, weights=sample.weight)) * sample.unit * sample.unit
 
 
 def warn_about_result(result: FitResult, max_iter: int, *, stacklevel: int) -> None:

@@ -204,10 +204,17 @@ class SklearnEstimator:
 
 
 @contextmanager
-def naming_bad_values(rows: Rows) -> Iterator[None]:
-    """Let an error about a value that is not finite name row and column as the user counts them."""
+def naming_bad_values(rows: Rows, *, weightable: bool = False) -> Iterator[None]:
+    """Let an error about a value that is not finite name row and column as the user counts them.
+
+    Parameters
+    ----------
+    rows : row source
+    weightable : bool
+        Whether the user's method takes `sample_weight`, so that a weight of 0 is a remedy.
+    """
     try:
         yield
     except NonFiniteDataError:
-        raise_non_finite(rows.originals(), names=rows.names)
+        raise_non_finite(rows.originals(), names=rows.names, weightable=weightable)
         raise

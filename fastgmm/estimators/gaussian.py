@@ -293,6 +293,9 @@ class GaussianMixture(FittedMixture):
     def _fit(self, X: Any, sample_weight: Any, callback: FitCallback | None, *, rows: Rows | None = None) -> Rows:
         """Fit and return the rows; a search gives them, normalised once for all its fits."""
         settings = check_settings(self)
+        if callback is not None and not callable(callback):
+            msg = f"callback must be a function of one argument, or None; got {callback!r}"
+            raise InvalidParameterError(msg)
         names = feature_names(X)
         if rows is None:
             rows = as_rows(X, sample_weight)
@@ -307,7 +310,7 @@ class GaussianMixture(FittedMixture):
             n_features=rows.n_features,
         )
         rng = check_random_state(self.random_state)
-        with naming_bad_values(rows):
+        with naming_bad_values(rows, weightable=True):
             sample = draw_sample(rows, settings.n_components, rng)
             settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
             dtype = rows.dtype
@@ -333,7 +336,7 @@ class GaussianMixture(FittedMixture):
         self._flat = tuple(flat)
         warn_about_result(result, settings.max_iter, stacklevel=3)
         if flat and not said:
-            warn_about_flat(mixture, flat, sample.variance, names, stacklevel=3)
+            warn_about_flat(mixture, flat, sample, settings.reg_covar, names, stacklevel=3)
         return rows
 
     def _warm(self, settings: Settings, n_features: int) -> Params:
@@ -355,13 +358,13 @@ class GaussianMixture(FittedMixture):
         if rows.n_rows < 2:
             msg = (
                 f"Found array with {rows.n_rows} sample(s) (shape=({rows.n_rows}, {rows.n_features})) while a minimum "
-                f"of 2 is required by {type(self).__name__}{note}"
+                f"of 2 is required by {type(self).__name__}{note}. One row has no covariance: add rows"
             )
             raise InvalidDataError(msg)
         if rows.n_rows < settings.n_components:
             msg = (
                 f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
-                f"n_samples = {rows.n_rows}{note}"
+                f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
             )
             raise InvalidDataError(msg)
 
