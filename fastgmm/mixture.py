@@ -166,6 +166,10 @@ class Mixture:
     def pdf(self, X: Any) -> Float64Array:
         """Density of each row, (N,); underflows to 0 far out, where `logpdf` does not.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+
         Raises
         ------
         InvalidDataError
@@ -180,6 +184,10 @@ class Mixture:
 
         A row so far out that no density is representable goes to the component nearest in scaled distance.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+
         Raises
         ------
         InvalidDataError
@@ -189,6 +197,10 @@ class Mixture:
 
     def predict(self, X: Any) -> IntArray:
         """Most probable component of each row, (N,) int64; the first one wins a tie.
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
 
         Raises
         ------

@@ -223,7 +223,9 @@ class TestCallback:
         np.testing.assert_array_equal(model.means_, before)
 
     def test_it_must_be_a_function(self):
-        with pytest.raises(fastgmm.InvalidParameterError, match="callback must be a function of one argument, or None; got 3"):
+        with pytest.raises(
+            fastgmm.InvalidParameterError, match="callback must be a function of one argument, or None; got 3"
+        ):
             GaussianMixture(3).fit(X, callback=3)
 
 

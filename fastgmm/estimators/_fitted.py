@@ -66,6 +66,10 @@ class FittedMixture(SklearnEstimator):
     def predict(self, X: Any) -> IntArray:
         """Return the most probable component of each row, (N,) int64; the first one wins a tie.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+
         Raises
         ------
         NotFittedError, InvalidDataError
@@ -76,6 +80,10 @@ class FittedMixture(SklearnEstimator):
 
     def predict_proba(self, X: Any) -> Float64Array:
         """Return the posterior probability of each component for each row, (N, K).
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
 
         Raises
         ------
@@ -88,6 +96,10 @@ class FittedMixture(SklearnEstimator):
     def score_samples(self, X: Any) -> Float64Array:
         """Return the log-density of each row, (N,), nats.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+
         Raises
         ------
         NotFittedError, InvalidDataError
@@ -99,6 +111,13 @@ class FittedMixture(SklearnEstimator):
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: ARG002 - scikit-learn passes it
         """Return the mean log-density of the rows, nats per unit of row weight; larger is better.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+        y : object
+            Ignored.
+        sample_weight : array-like (N,) or number, optional
+
         Raises
         ------
         NotFittedError, InvalidDataError
@@ -107,6 +126,11 @@ class FittedMixture(SklearnEstimator):
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Return Akaike's information criterion, -2 log L + 2 p; smaller is better.
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+        sample_weight : array-like (N,) or number, optional
 
         Raises
         ------
@@ -120,6 +144,11 @@ class FittedMixture(SklearnEstimator):
         n is the sum of the weights: a weight of 2 counts as two rows. Weights that are no counts should be scaled so
         that they sum to the number of rows.
 
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+        sample_weight : array-like (N,) or number, optional
+
         Raises
         ------
         NotFittedError, InvalidDataError
@@ -129,6 +158,11 @@ class FittedMixture(SklearnEstimator):
 
     def icl(self, X: Any, sample_weight: Any = None) -> float:
         """Return the integrated completed likelihood, BIC - 2 sum_i log max_k r_ik; smaller is better.
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+        sample_weight : array-like (N,) or number, optional
 
         Raises
         ------
