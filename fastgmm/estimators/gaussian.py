@@ -311,7 +311,7 @@ class GaussianMixture(FittedMixture):
         )
         rng = check_random_state(self.random_state)
         with naming_bad_values(rows, weightable=True):
-            sample = draw_sample(rows, settings.n_components, rng)
+            sample = draw_sample(rows, settings.n_components, rng, spread_only=start.complete)
             settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
             dtype = rows.dtype
             if out_of_float32(sample.variance) and dtype == np.float32:

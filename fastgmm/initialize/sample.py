@@ -22,6 +22,9 @@ from fastgmm.typing import Float64Array, FloatArray, IntArray
 MAX_ROWS = 1 << 16
 """Rows of the part, unless `MAX_BYTES` or `ROWS_PER_COMPONENT` say otherwise."""
 
+SPREAD_ROWS = 1 << 14
+"""Rows of the part where only the spread of the data is asked for: enough for a variance to one percent."""
+
 MAX_BYTES = 1 << 24
 """Bytes of the part in float64, unless `ROWS_PER_COMPONENT` asks for more."""
 
@@ -68,7 +71,9 @@ class RowSample:
         return RowSample(self.z[index], weight, self.origin, self.unit, self.variance, complete=False)
 
 
-def draw_sample(rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.Generator) -> RowSample:
+def draw_sample(
+    rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False
+) -> RowSample:
     """Draw the rows to start from.
 
     Parameters
@@ -79,6 +84,8 @@ def draw_sample(rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.
         K; many components need many rows.
     rng : numpy.random.Generator
         Not used where all rows are taken.
+    spread_only : bool
+        No start will be found in the part, so fewer rows do.
 
     Raises
     ------
@@ -88,6 +95,8 @@ def draw_sample(rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.
         If variances leave the range of float64.
     """
     limit = max(min(MAX_ROWS, MAX_BYTES // (8 * rows.n_features)), ROWS_PER_COMPONENT * n_components)
+    if spread_only:
+        limit = min(limit, SPREAD_ROWS)
     if rows.n_rows <= limit:
         blocks = list(rows.blocks(1))
         if len(blocks) == 1:
