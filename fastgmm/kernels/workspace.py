@@ -47,7 +47,7 @@ class Workspace(NamedTuple):
 
 
 def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int) -> int:
-    """Scratch of one worker in bytes: about 8 TILE (3 D + K) for float64; 8 TILE (4 D + 2 K) with `white`."""
+    """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 16), with `white` up to twice that."""
     lanes = VECTOR_BYTES // size
     return (
         aligned(TILE * padded * size)
