@@ -339,10 +339,13 @@ class _Loop:
         """Run a pass under `params`, repaired where they have no sound density."""
         repaired: list[int] = []
         mask = covariance.unresolved(params)
+        if self.collapsed:
+            again = covariance.below_floor(params, self.collapsed, self.reference_variance)
+            mask = again if mask is None else mask if again is None else mask | again
         if mask is not None:
             if self.degenerate == "raise":
                 raise self.collapse_error(params, mask, iteration)
-            params, repaired = covariance.repair(params, self.reference_variance)
+            params, repaired = covariance.repair(params, self.reference_variance, collapsed=mask)
         try:
             stats = self.accumulate(params, moments=moments)
         except SingularCovarianceError as error:

@@ -323,3 +323,16 @@ def test_right_or_loud_in_float32(data, k, name, reg_covar, init_params):
 
 def test_everything_is_exported():
     assert {"DegenerateComponentWarning", "DegenerateDataWarning"} <= set(fastgmm.__all__)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("max_iter", [2, 3, 4, 7])
+def test_a_collapsed_component_stays_reported(dtype, max_iter):
+    """The rounding of float32 must not make copies of one row look like a cluster in every other iteration."""
+    rows = np.random.default_rng(0).normal(size=(300, 2)) + 50.0
+    data = np.concatenate([rows, np.tile([[70.3, 20.7]], (60, 1))]).astype(dtype)
+    model = GaussianMixture(2, covariance_type="spherical", random_state=0, reg_covar=0.0, tol=0.0, max_iter=max_iter)
+    with pytest.warns(UserWarning, match="collapsed|converge"):
+        model.fit(data)
+    assert model.result_.collapsed == (int(np.argmin(model.mixture_.covariances)),)
+    assert model.mixture_.covariances.min() > 1e-6 * data.var(axis=0).min() * 0.5

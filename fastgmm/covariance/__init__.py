@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, RESOLUTION, WEIGHT_SUM_ATOL
-from fastgmm.covariance.base import Family, Reference
+from fastgmm.covariance.base import Family, Reference, floor_levels
 from fastgmm.covariance.diag import Diag
 from fastgmm.covariance.full import Full
 from fastgmm.covariance.spherical import Spherical
@@ -148,8 +148,25 @@ def unresolved(params: Params) -> Array | None:
     return None if sound.all() else ~sound
 
 
+def below_floor(params: Params, components: list[int], reference_variance: Reference) -> Array | None:
+    """Mask (K, D) of the variances of `components` that lie below the floor of a collapsed one, or None.
+
+    A component that was repaired and shrinks again is still collapsed, however its rounding looks this time.
+    """
+    fam = FAMILIES[params.covariance_type]
+    k, d = params.means.shape
+    spread = np.broadcast_to(fam.variances(params.covariances, k, d), (k, d))
+    mask = np.zeros((k, d), dtype=np.bool_)
+    mask[components] = spread[components] < floor_levels(reference_variance, d)
+    return mask if mask.any() else None
+
+
 def repair(
-    params: Params, reference_variance: Reference, error: SingularCovarianceError | None = None
+    params: Params,
+    reference_variance: Reference,
+    error: SingularCovarianceError | None = None,
+    *,
+    collapsed: Array | None = None,
 ) -> tuple[Params, list[int]]:
     """Apply the family's floor to collapsed components; return the parameters themselves if there are none.
 
@@ -160,6 +177,8 @@ def repair(
         The data's variance, all features together or one by one.
     error : SingularCovarianceError, optional
         A failure to be repaired: its component gets the floor even if it looks sound here.
+    collapsed : ndarray (K, D) bool, optional
+        Variances known to need the floor; `unresolved` where not given.
 
     Returns
     -------
@@ -169,7 +188,7 @@ def repair(
         Components whose covariance was changed.
     """
     fam = FAMILIES[params.covariance_type]
-    collapsed = unresolved(params)
+    collapsed = unresolved(params) if collapsed is None else collapsed
     if collapsed is None:
         collapsed = np.zeros(params.means.shape, dtype=np.bool_)
     covariances, repaired = fam.floor(params.covariances, reference_variance, collapsed=collapsed)
