@@ -193,6 +193,8 @@ def test_from_sklearn_refuses_what_is_not_fitted():
         GaussianMixture.from_sklearn(sklearn.mixture.GaussianMixture())
     with pytest.raises(ValueError, match="fitted"):
         GaussianMixture.from_sklearn(StandardScaler().fit(X))
+    with pytest.raises(ValueError, match="from_parameters"):
+        GaussianMixture.from_sklearn(sklearn.mixture.BayesianGaussianMixture(random_state=0).fit(X))
 
 
 def test_to_sklearn_with_arguments_that_are_ours_alone():

@@ -54,6 +54,12 @@ def copy_from_sklearn(cls: type[Model], model: Any) -> Model:
             f"{type(model).__name__} without {', '.join(missing)}"
         )
         raise InvalidParameterError(msg)
+    if hasattr(model, "weight_concentration_"):
+        msg = (
+            f"model must be a fitted sklearn.mixture.GaussianMixture; got {type(model).__name__}, whose lower bound is "
+            "not a likelihood. Its point estimates go through from_parameters(weights_, means_, covariances_)"
+        )
+        raise InvalidParameterError(msg)
     valid = cls().get_params()
     params = {name: value for name, value in model.get_params().items() if name in valid}
     copy = cls(**params)

@@ -59,7 +59,7 @@ def save(model: Mixture | GaussianMixture, path: str | os.PathLike[str] | Binary
     Warns
     -----
     FastgmmWarning
-        For settings that are code or a generator's state (a callable start, ``callback``, ``random_state`` other than a
+        For settings that are code or a generator's state (a callable start, ``random_state`` other than a
         number): the file has the default in their place.
 
     Examples
