@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fastgmm import covariance, passes
+from fastgmm import GaussianMixture, Mixture, covariance, passes
+from fastgmm.data import as_rows
 from fastgmm.kernels import arguments, fold, programs, runner
 from fastgmm.kernels.workspace import workspace_bytes
 
@@ -62,11 +64,54 @@ def test_stated_workspace(k, d):
 @pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="the photographs need pillow")
 def test_image_patches(tmp_path):
     command = [sys.executable, str(TOP / "examples" / "image_patches.py"), "--rows=3000", "--components=3"]
-    out = tmp_path / "model.npz"
+    out, plot = tmp_path / "model.npz", tmp_path / "patches.png"
     env = {**os.environ, "PYTHONPATH": str(TOP)}
     done = subprocess.run(
-        [*command, "--iterations=2", f"--out={out}"], capture_output=True, text=True, timeout=300, check=False, env=env
+        [*command, "--iterations=2", f"--out={out}", f"--plot={plot}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=env,
     )
     assert done.returncode == 0, done.stderr
     assert "3000 patches of 64 pixels, 3 components" in done.stdout
     assert out.exists()
+    assert plot.exists()
+
+
+@pytest.mark.parametrize(("dtype", "end"), [("float64", 700.0), ("float32", 80.0)])
+def test_stated_cut(dtype, end):
+    """What numerics.md says is dropped is dropped, and what it says stays stays: log r_1 = x - 1/2 for r_0 near 1."""
+    mixture = Mixture([0.5, 0.5], [[0.0], [1.0]], [1.0, 1.0], "spherical")
+
+    def smaller(x, kept):
+        row = np.array([[x + 0.5]], dtype)
+        if kept == "fit":
+            return passes.accumulate(as_rows(row), mixture.density, "trace").weight[1]
+        return mixture.responsibilities(row)[0, 1]
+
+    limit = np.log(0.5) + programs.CUT
+    assert smaller(limit + 0.1, "fit") == pytest.approx(np.exp(limit + 0.1), rel=1e-4)
+    assert smaller(limit - 0.1, "fit") == 0.0
+    assert smaller(0.1 - end, "proba") == pytest.approx(np.exp(0.1 - end), rel=1e-3)
+    assert smaller(-0.1 - end, "proba") == 0.0
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_stated_effect_of_the_cut(covariance_type):
+    """N_k moves by at most e^-40 of it, the scatter by e^-40 d^2, a log-density by e^-40 nats."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(m, 1.0, (200, 2)) for m in (0.0, 6.0, 14.0)])
+    fit = GaussianMixture(3, covariance_type=covariance_type, random_state=0).fit(x)
+    mixture, bound = fit.mixture_, np.exp(programs.CUT)
+    r = mixture.responsibilities(x)  # cut at e^-700 only
+    dropped = np.where(r < bound * mixture.weights, r, 0.0)
+    assert dropped.any()
+    u = x[:, None] - mixture.means
+    distance = np.einsum("nki,kij,nkj->nk", u, np.linalg.inv(mixture.covariances_dense), u)  # squared
+    assert (dropped.sum(axis=0) <= bound * mixture.weights * len(x)).all()
+    assert ((dropped * distance).sum(axis=0) <= bound * mixture.weights * len(x) * distance.max()).all()
+    assert dropped.sum(axis=1).max() <= bound
+    stats = passes.accumulate(as_rows(x), mixture.density, covariance.FAMILIES[covariance_type].scatter)
+    np.testing.assert_allclose(stats.weight, r.sum(axis=0), rtol=1e-14)
