@@ -11,9 +11,6 @@ EPS: Final = 2.0**-52
 LOG_2PI: Final = math.log(2.0 * math.pi)
 """log(2 pi), nats."""
 
-LOG_RESPONSIBILITY_CUTOFF: Final = -40.0
-"""Nats. A pass drops a responsibility below e^-40 of its component's weight: 4e-18, below half a unit in the last place
-of the weight's sum, and second moments move by about 1e-12."""
 
 EMPTY_FRACTION: Final = 10.0 * EPS
 """A component whose rows weigh no more than this fraction of all the rows is empty: its mean and covariance would be

@@ -40,7 +40,7 @@ def warmup(args: argparse.Namespace) -> None:
     before = cache_info()
     for dtype in (np.float64, np.float32):
         # One, two and many features: kernels for few features are not those for many.
-        for n_features in (1, 2, 16):
+        for n_features in (1, 2, 3, 4, 16):
             x = rng.normal(size=(256, n_features)).astype(dtype)
             for covariance_type in FAMILIES:
                 model = GaussianMixture(2, covariance_type=covariance_type, max_iter=2, tol=1e3, random_state=0)

@@ -118,8 +118,8 @@ class GaussianMixture(FittedMixture):
 
     Notes
     -----
-    A fit needs X and, beside it, at most 64 MB + 8 threads K D^2 bytes: rows are read in blocks, nothing of size N x K
-    exists.
+    A fit needs X and, beside it, at most 64 MB + 8 threads K D^2 bytes for K D^2 up to a million, a few more times
+    8 K D^2 beyond: rows are read in blocks, nothing of size N x K exists.
 
     Examples
     --------

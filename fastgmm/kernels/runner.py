@@ -25,7 +25,7 @@ from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
 SLOT_BYTES = 8 << 20
-LAUNCH_SECONDS = 0.1  # of one launch, roughly: Ctrl-C, progress and callbacks wait no longer
+LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one block a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 SEGMENT = 1 << 15  # elements that one task folds
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
