@@ -24,7 +24,7 @@ from fastgmm.kernels.fold import RADIX, fold_block, n_levels
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
-SLOT_BYTES = 8 << 20
+SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one block a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 SEGMENT = 1 << 15  # elements that one task folds
@@ -104,7 +104,8 @@ class Runner:
         fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
         seconds = block * row
-        wave = max(workers, min(slots, int(LAUNCH_SECONDS * workers / seconds)))
+        wave = min(slots, int(LAUNCH_SECONDS * workers / seconds))
+        wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
         done = 0
         for part in rows.blocks(block):
             x, weight = part.x, part.weight
