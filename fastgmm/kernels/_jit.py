@@ -31,7 +31,6 @@ from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 from fastgmm.kernels._cache import attach
-from fastgmm.kernels.arguments import float64_pointer, pointer
 
 OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 THREAD_SAFE_LAYERS = ("tbb", "omp")
@@ -171,6 +170,3 @@ def _layer() -> str | None:
         return str(numba.threading_layer())
     except ValueError:
         return None
-
-
-__all__ = ["compile_block", "float64_pointer", "launch", "n_threads", "pointer"]
