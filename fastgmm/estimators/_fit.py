@@ -1,25 +1,18 @@
 """Several starts and the best of them.
 
-`fit_starts` is everything between checked arguments and a `FitResult`; estimators and model search call it.
+`fit_starts` knows neither rows nor where starts come from; `_run` joins it to both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from fastgmm import covariance
-from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
-from fastgmm.data import ArrayRows, CopiedRows
-from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord, fit_em
+from fastgmm.covariance import Reference
+from fastgmm.em import Accumulate, ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord, fit_em
 from fastgmm.errors import SingularCovarianceError
 from fastgmm.estimators._settings import Settings
 from fastgmm.params import Params
-from fastgmm.passes import Accumulator
-from fastgmm.stats import SufficientStatistics
 
 FitCallback = Callable[[IterationInfo], object]
 
@@ -50,23 +43,27 @@ class StartRecord:
 
 
 def fit_starts(
-    rows: ArrayRows | CopiedRows,
+    accumulate: Accumulate,
     starts: Iterator[Params],
     settings: Settings,
     *,
-    reference_variance: Any,
+    reference_variance: Reference,
+    monotone_rtol: float,
     callback: FitCallback | None,
 ) -> tuple[FitResult, tuple[StartRecord, ...]]:
     """Run EM from each start and return the result of the largest likelihood.
 
     Parameters
     ----------
-    rows : row source
+    accumulate : callable
+        As in `fit_em`.
     starts : iterator of Params
         At least one; drawn one at a time.
     settings : Settings
     reference_variance : ndarray (D,)
         Variance of the features.
+    monotone_rtol : float
+        As in `fit_em`.
     callback : callable or None
         As in `fit_em`. When it stops a fit, no further start is made.
 
@@ -75,11 +72,6 @@ def fit_starts(
     SingularCovarianceError
         With ``degenerate="raise"``, if a component collapsed from every start.
     """
-    accumulator = Accumulator(rows, settings.family.scatter)
-
-    def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
-        return accumulator(covariance.density(params), moments=moments)
-
     best: FitResult | None = None
     failure: SingularCovarianceError | None = None
     records: list[StartRecord] = []
@@ -94,7 +86,7 @@ def fit_starts(
                 max_iter=settings.max_iter,
                 callback=callback,
                 degenerate=settings.degenerate,
-                monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
+                monotone_rtol=monotone_rtol,
             )
         except SingularCovarianceError as error:
             failure = error

@@ -13,30 +13,21 @@ It differs from scikit-learn's on purpose in these points:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
 from fastgmm import passes
 from fastgmm.data import as_rows, feature_names
-from fastgmm.em import IterationInfo
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
-from fastgmm.estimators._fit import FitCallback, fit_starts
-from fastgmm.estimators._fitted import FittedMixture, out_of_float32
-from fastgmm.estimators._report import (
-    held_up,
-    usable_reg_covar,
-    warn_about_data,
-    warn_about_flat,
-    warn_about_result,
-)
+from fastgmm.estimators._engine import IN_MEMORY
+from fastgmm.estimators._fit import FitCallback
+from fastgmm.estimators._fitted import FittedMixture
+from fastgmm.estimators._run import run_fit
 from fastgmm.estimators._settings import Settings, check_settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
-from fastgmm.initialize import check_start, draw_sample, starting_params
+from fastgmm.initialize import check_start
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 from fastgmm.typing import IntArray
@@ -296,9 +287,10 @@ class GaussianMixture(FittedMixture):
         if callback is not None and not callable(callback):
             msg = f"callback must be a function of one argument, or None; got {callback!r}"
             raise InvalidParameterError(msg)
+        engine = IN_MEMORY
         names = feature_names(X)
         if rows is None:
-            rows = as_rows(X, sample_weight)
+            rows = engine.rows(X, sample_weight)
         self._check_counts(rows, settings)
         start = check_start(
             self.init_params,
@@ -309,35 +301,24 @@ class GaussianMixture(FittedMixture):
             n_components=settings.n_components,
             n_features=rows.n_features,
         )
-        rng = check_random_state(self.random_state)
-        with naming_bad_values(rows, weightable=True):
-            sample = draw_sample(rows, settings.n_components, rng, spread_only=start.complete)
-            settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=3))
-            dtype = rows.dtype
-            if out_of_float32(sample.variance) and dtype == np.float32:
-                rows = as_rows(X, sample_weight, dtype=np.float64)
-            said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=3)
-            reference = sample.variance
-
-            def starts() -> Iterator[Params]:
-                if settings.warm_start and "mixture_" in self.__dict__:
-                    yield self._warm(settings, rows.n_features)
-                    return
-                for _ in range(1 if start.deterministic else settings.n_init):
-                    yield starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=X)
-
-            with _progress(settings) as bar:
-                both = _all_of(bar, callback, settings.verbose_interval)
-                result, records = fit_starts(rows, starts(), settings, reference_variance=reference, callback=both)
-        mixture = Mixture.from_params(result.params)
-        flat = held_up(mixture, settings.reg_covar, sample.variance)
+        warm = self._warm(settings, rows.n_features) if settings.warm_start and "mixture_" in self.__dict__ else None
+        outcome = run_fit(
+            rows,
+            settings,
+            start,
+            check_random_state(self.random_state),
+            engine=engine,
+            data=X,
+            sample_weight=sample_weight,
+            names=names,
+            warm=warm,
+            callback=callback,
+            stacklevel=3,
+        )
         self._remember_names(names)
-        self._adopt(mixture, dtype, result, records)
-        self._flat = tuple(flat)
-        warn_about_result(result, settings.max_iter, stacklevel=3)
-        if flat and not said:
-            warn_about_flat(mixture, flat, sample, settings.reg_covar, names, stacklevel=3)
-        return rows
+        self._adopt(outcome.mixture, outcome.dtype, outcome.result, outcome.starts)
+        self._flat = outcome.flat
+        return outcome.rows
 
     def _warm(self, settings: Settings, n_features: int) -> Params:
         """Return the parameters of the last fit, if they suit this one."""
@@ -367,25 +348,3 @@ class GaussianMixture(FittedMixture):
                 f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
             )
             raise InvalidDataError(msg)
-
-
-def _progress(settings: Settings) -> Any:
-    """Return a progress bar as a context manager, or nothing at all."""
-    if settings.verbose < 1:
-        return nullcontext()
-    from fastgmm.progress import progress_bar
-
-    return progress_bar(settings.max_iter)
-
-
-def _all_of(bar: Any, callback: FitCallback | None, interval: int) -> FitCallback | None:
-    """Join the progress bar and the user's callback."""
-    if bar is None:
-        return callback
-
-    def both(info: IterationInfo) -> object:
-        if info.iteration % interval == 0:
-            bar(info)
-        return callback is not None and callback(info)
-
-    return both

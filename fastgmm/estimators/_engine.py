@@ -1,0 +1,74 @@
+"""How a fit gets at its rows: the one place where an array in memory and data anywhere else differ.
+
+A fit reads rows in three ways, and an `Engine` is these three functions. Everything above them (starts, EM, reports,
+checkpoints) is the same for all engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from fastgmm import covariance
+from fastgmm.data import as_rows
+from fastgmm.em import Accumulate
+from fastgmm.estimators._sklearn import Rows
+from fastgmm.initialize import RowSample, draw_sample
+from fastgmm.params import Params
+from fastgmm.passes import Accumulator
+from fastgmm.stats import SufficientStatistics
+
+
+class MakeRows(Protocol):
+    """Checks of X and the weights."""
+
+    def __call__(self, X: Any, sample_weight: Any = None, *, dtype: Any = None) -> Rows:
+        """Return the rows of `X`; as float64 or float32 where `dtype` says so."""
+        ...
+
+
+class DrawSample(Protocol):
+    """The rows that starts are made from, and the variance of the features."""
+
+    def __call__(
+        self, rows: Rows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False
+    ) -> RowSample:
+        """See `fastgmm.initialize.draw_sample`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """Three ways to the rows.
+
+    Attributes
+    ----------
+    rows : callable
+        ``rows(X, sample_weight=None, *, dtype=None)``: check them and return a row source, which at least knows n_rows,
+        n_features, dtype, total_weight, weight_scale, weighted and kept().
+    sample : callable
+        ``sample(rows, n_components, rng, *, spread_only=False) -> RowSample``.
+    accumulate : callable
+        ``accumulate(rows, scatter)`` returns the pass of a fit, ``(params, *, moments=True) -> SufficientStatistics``.
+    """
+
+    rows: MakeRows
+    sample: DrawSample
+    accumulate: Callable[[Rows, str], Accumulate]
+
+
+def accumulate_here(rows: Rows, scatter: str) -> Accumulate:
+    """Return the pass over `rows` in this process."""
+    run = Accumulator(rows, scatter)
+
+    def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
+        return run(covariance.density(params), moments=moments)
+
+    return accumulate
+
+
+IN_MEMORY: Final = Engine(rows=as_rows, sample=draw_sample, accumulate=accumulate_here)
+"""Whatever `as_rows` reads, in this process."""

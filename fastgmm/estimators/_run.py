@@ -1,0 +1,168 @@
+"""A fit from checked arguments to its outcome: sample, starts, EM, and what to say about them.
+
+Nothing here changes an estimator, so a fit that fails half way leaves the one before as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
+from fastgmm.em import FitResult, IterationInfo
+from fastgmm.estimators._engine import Engine
+from fastgmm.estimators._fit import FitCallback, StartRecord, fit_starts
+from fastgmm.estimators._fitted import out_of_float32
+from fastgmm.estimators._report import (
+    held_up,
+    usable_reg_covar,
+    warn_about_data,
+    warn_about_flat,
+    warn_about_result,
+)
+from fastgmm.estimators._settings import Settings
+from fastgmm.estimators._sklearn import Rows, naming_bad_values
+from fastgmm.initialize import RowSample, Start, starting_params
+from fastgmm.mixture import Mixture
+from fastgmm.params import Params
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a fit hands to its estimator.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    dtype : numpy.dtype
+        Of the user's data.
+    result : FitResult
+        Of the best start.
+    starts : tuple of StartRecord
+    flat : tuple of int
+        Components that only `reg_covar` keeps from being flat in some direction.
+    rows : row source
+        What was fitted.
+    """
+
+    mixture: Mixture
+    dtype: np.dtype[Any]
+    result: FitResult
+    starts: tuple[StartRecord, ...]
+    flat: tuple[int, ...]
+    rows: Rows
+
+
+def run_fit(
+    rows: Rows,
+    settings: Settings,
+    start: Start,
+    rng: np.random.Generator,
+    *,
+    engine: Engine,
+    data: Any,
+    sample_weight: Any,
+    names: Sequence[str] | None,
+    warm: Params | None,
+    callback: FitCallback | None,
+    stacklevel: int,
+) -> Outcome:
+    """Fit a mixture.
+
+    Parameters
+    ----------
+    rows : row source
+        ``engine.rows(data, sample_weight)``.
+    settings : Settings
+    start : Start
+    rng : numpy.random.Generator
+        Of the sample and the starts.
+    engine : Engine
+        How to get at the rows.
+    data, sample_weight : object
+        As the user gave them: for starts that are a function, and where the rows must be read once more as float64.
+    names : sequence of str, or None
+        Of the features, for messages.
+    warm : Params or None
+        Start from here, once, instead of `start`.
+    callback : callable or None
+        As in `fit_em`.
+    stacklevel : int
+        Of the warnings: 1 is the caller of this function.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InvalidDataError, NonFiniteDataError, InvalidParameterError, SingularCovarianceError
+        See `GaussianMixture.fit`.
+    """
+    level = stacklevel + 1
+    dtype = rows.dtype
+    with naming_bad_values(rows, weightable=True):
+        sample = engine.sample(rows, settings.n_components, rng, spread_only=start.complete)
+        settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=level))
+        if out_of_float32(sample.variance) and dtype == np.float32:
+            rows = engine.rows(data, sample_weight, dtype=np.float64)
+        said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=level)
+        with _progress(settings) as bar:
+            result, records = fit_starts(
+                engine.accumulate(rows, settings.family.scatter),
+                _starts(rows, settings, start, sample, rng, data=data, warm=warm),
+                settings,
+                reference_variance=sample.variance,
+                monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
+                callback=_all_of(bar, callback, settings.verbose_interval),
+            )
+    mixture = Mixture.from_params(result.params)
+    flat = held_up(mixture, settings.reg_covar, sample.variance)
+    warn_about_result(result, settings.max_iter, stacklevel=level)
+    if flat and not said:
+        warn_about_flat(mixture, flat, sample, settings.reg_covar, names, stacklevel=level)
+    return Outcome(mixture, dtype, result, records, tuple(flat), rows)
+
+
+def _starts(
+    rows: Rows,
+    settings: Settings,
+    start: Start,
+    sample: RowSample,
+    rng: np.random.Generator,
+    *,
+    data: Any,
+    warm: Params | None,
+) -> Iterator[Params]:
+    """Yield the parameters to start from, one set at a time."""
+    if warm is not None:
+        yield warm
+        return
+    for _ in range(1 if start.deterministic else settings.n_init):
+        yield starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
+
+
+def _progress(settings: Settings) -> Any:
+    """Return a progress bar as a context manager, or nothing at all."""
+    if settings.verbose < 1:
+        return nullcontext()
+    from fastgmm.progress import progress_bar
+
+    return progress_bar(settings.max_iter)
+
+
+def _all_of(bar: Any, callback: FitCallback | None, interval: int) -> FitCallback | None:
+    """Join the progress bar and the user's callback."""
+    if bar is None:
+        return callback
+
+    def both(info: IterationInfo) -> object:
+        if info.iteration % interval == 0:
+            bar(info)
+        return callback is not None and callback(info)
+
+    return both
