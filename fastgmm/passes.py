@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -116,6 +116,14 @@ def _separated(density: Density, dtype: np.dtype[Any]) -> Density:
     return Density("diag", density.means, wide, density.log_norm, density.log_weights)
 
 
+class PassRunner(Protocol):
+    """What runs a program over all rows: `fastgmm.kernels.runner.Runner`, or one whose rows are elsewhere."""
+
+    def run(self, program: Program, rows: RowSource, mode: int) -> Float64Array:
+        """Return the folded sums over all rows."""
+        ...
+
+
 class Accumulator:
     """A data source bound to a scatter kind; call it with a density to get statistics.
 
@@ -129,12 +137,16 @@ class Accumulator:
         What second moments to return; see `SufficientStatistics`.
     n_threads : int, optional
         Use at most so many threads. The result does not depend on it.
+    runner : PassRunner, optional
+        What runs the passes; then `rows` are read here only to find a value that is not finite.
     """
 
-    def __init__(self, rows: RowSource, scatter: str, *, n_threads: int | None = None) -> None:
+    def __init__(
+        self, rows: RowSource, scatter: str, *, n_threads: int | None = None, runner: PassRunner | None = None
+    ) -> None:
         self.rows = rows
         self.scatter = scatter
-        self._runner = Runner(n_threads)
+        self._runner = Runner(n_threads) if runner is None else runner
         self._whole: tuple[Float64Array, Float64Array] | None = None  # mean and scatter of all rows
 
     def __call__(self, density: Density, *, moments: bool = True) -> SufficientStatistics:
@@ -255,13 +267,17 @@ def accumulate(rows: RowSource, density: Density, scatter: str, *, moments: bool
     return Accumulator(rows, scatter)(density, moments=moments)
 
 
-def assign(rows: RowSource, centers: Array) -> tuple[Float64Array, Float64Array, float]:
+def assign(
+    rows: RowSource, centers: Array, *, runner: PassRunner | None = None
+) -> tuple[Float64Array, Float64Array, float]:
     """One k-means step.
 
     Parameters
     ----------
     rows : RowSource
     centers : ndarray (K, D)
+    runner : PassRunner, optional
+        As for `Accumulator`.
 
     Returns
     -------
@@ -276,7 +292,7 @@ def assign(rows: RowSource, centers: Array) -> tuple[Float64Array, Float64Array,
     k = centers.shape[0]
     density = Density("scalar", centers, np.ones(k), np.zeros(k), np.zeros(k))
     program, _ = _build(density, rows.dtype)
-    total = Runner().run(program, rows, a.ASSIGN)
+    total = (Runner() if runner is None else runner).run(program, rows, a.ASSIGN)
     if total[a.LOST] > 0.0:
         raise_lost(rows)
     s0, s1 = _zeroth_and_first(program, total)

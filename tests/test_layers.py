@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"kernels"}),
     frozenset({"stats", "density", "params"}),
     frozenset({"covariance"}),
-    frozenset({"passes"}),
+    frozenset({"passes", "partials"}),
     frozenset({"data", "mixture"}),
     frozenset({"em", "initialize"}),
     frozenset({"estimators", "selection"}),

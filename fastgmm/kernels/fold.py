@@ -8,6 +8,12 @@ n blocks need about log16(n) + 1 sums in memory.
 
 from __future__ import annotations
 
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels.arguments import float64_pointer
 
@@ -21,6 +27,57 @@ def n_levels(blocks: int) -> int:
         blocks //= RADIX
         levels += 1
     return levels
+
+
+class Digit(NamedTuple):
+    """One digit of the counter: the sum, in order, of `runs` runs of 16^level blocks, the first of which is `first`.
+
+    A digit above 1 begins at a multiple of 16^(level + 1): the next run of its level is added to it, and the sixteenth
+    makes it a 1 of the next level. Runs that begin elsewhere wait, each on its own, for what comes before them.
+    """
+
+    level: int
+    first: int
+    runs: int
+    values: npt.NDArray[np.float64]
+
+    @property
+    def end(self) -> int:
+        """The block after the last one."""
+        return self.first + int(self.runs * RADIX**self.level)
+
+
+def unit_blocks(block: int) -> int:
+    """Blocks of the largest run that begins at `block` and is summed the same wherever it is: 16^j; any number at 0."""
+    if block == 0:
+        return sys.maxsize
+    size = 1
+    while block % (size * RADIX) == 0:
+        size *= RADIX
+    return size
+
+
+def counter_digits(stack: npt.NDArray[np.float64], length: int, unit: int, end: int) -> list[Digit]:
+    """The digits of a counter that has summed the blocks `unit` .. `end` - 1, the highest first; views of `stack`."""
+    count, level, found = end - unit, 0, []
+    while count:
+        digit = count % RADIX
+        if digit:
+            end -= digit * RADIX**level
+            found.append(Digit(level, end, digit, stack[level * length : (level + 1) * length]))
+        count //= RADIX
+        level += 1
+    return found[::-1]
+
+
+def total(digits: list[Digit], length: int) -> npt.NDArray[np.float64]:
+    """The sum of the digits of the blocks from 0 on, the lowest level first; a copy."""
+    if len(digits) == 1 and digits[0].end == 1:
+        return digits[0].values.copy()
+    result = np.zeros(length)
+    for digit in reversed(digits):
+        result += digit.values
+    return result
 
 
 def fold_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's

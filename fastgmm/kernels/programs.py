@@ -145,3 +145,30 @@ def scatter_program(centre: Float64, dtype: np.dtype[Any]) -> Program:
     program = Program(scatter_block, dtype, 1, d, layout.moment_length(d, size), padded)
     program.arrays[a.WIDE_MEANS] = layout.split(centre, dtype, padded)
     return program
+
+
+BODIES: dict[str, Any] = {
+    "full": full_block,
+    "diag": diag_block,
+    "spherical": spherical_block,
+    "tied": tied_block,
+    "scatter": scatter_block,
+    "small": make_block,  # of the number of features
+}
+"""Names of the bodies of programs: how another process finds one."""
+
+
+def body_of(name: str, n_features: int) -> Any:
+    """The body of that name."""
+    return make_block(n_features) if name == "small" else BODIES[name]
+
+
+def name_of(program: Program) -> str:
+    """The name of a program's body."""
+    for name in BODIES:
+        if name != "small" and BODIES[name] is program.body:
+            return name
+    if program.body is make_block(program.n_features):
+        return "small"
+    msg = f"{program.body} has no name: put it into BODIES"
+    raise LookupError(msg)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import ALIGNMENT, TILE
-from fastgmm.kernels.fold import RADIX, fold_block, n_levels
+from fastgmm.kernels.fold import Digit, counter_digits, fold_block, n_levels, total, unit_blocks
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
@@ -74,6 +74,11 @@ def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
     return int(min(max(tiles, 5), 20)) * TILE
 
 
+def partial_length(program: Program, mode: int) -> int:
+    """Numbers in a partial of a pass."""
+    return program.slot_length if mode in (a.FIT, a.ASSIGN) else _round8(a.WEIGHT)
+
+
 class Runner:
     """Scratch and partials, kept between passes over the same source.
 
@@ -95,18 +100,33 @@ class Runner:
         out: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Run over all blocks of `rows`; return the folded partial, (slot_length,) or (WEIGHT,) without moments."""
-        moments = mode in (a.FIT, a.ASSIGN)
+        return total(self.run_from(program, rows, mode, 0, out), partial_length(program, mode))
+
+    def run_from(
+        self,
+        program: Program,
+        rows: Any,
+        mode: int,
+        begin: int,
+        out: npt.NDArray[Any] | None = None,
+    ) -> list[Digit]:
+        """Run over `rows`, the blocks `begin`, `begin` + 1, ... of a grid; return their sums as digits, in order.
+
+        Values of digits may be scratch: they are valid until the next run.
+        """
         block = block_rows(program.n_components, program.n_features, program.slot_length)
-        length = program.slot_length if moments else _round8(a.WEIGHT)
+        length = partial_length(program, mode)
         table = self._table(program, mode, block, length, n_levels(-(-rows.n_rows // block)))
-        workers, slots = self._workers, self._n_slots
+        workers, slots, first_slot = self._workers, self._n_slots, table[a.SLOTS]
         code = compile_block(program.body, program.dtype.name)
         fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
         seconds = block * row
         wave = min(slots, int(LAUNCH_SECONDS * workers / seconds))
         wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
-        done = 0
+        digits: list[Digit] = []
+        done = unit = begin
+        end = unit + unit_blocks(unit)
         for part in rows.blocks(block):
             x, weight = part.x, part.weight
             table[a.ROWS] = address(x)
@@ -119,26 +139,24 @@ class Runner:
             if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
                 table[a.FIRST_BLOCK] = 0
                 launch(code, table, 1, 1)
-                return self._slots[:length].copy()
-            for begin in range(0, blocks, wave):
-                count = min(wave, blocks - begin)
-                table[a.FIRST_BLOCK] = begin
+                return [Digit(0, begin, 1, self._slots[:length])]
+            for first in range(0, blocks, wave):
+                count = min(wave, blocks - first)
+                table[a.FIRST_BLOCK] = first
                 launch(code, table, count, team)
-                table[a.COUNT], table[a.DEPTH] = count, done
-                launch(fold, table, -(-length // SEGMENT), team)
-                done += count
-        return self._total(done, length)
-
-    def _total(self, blocks: int, length: int) -> npt.NDArray[np.float64]:
-        """The counter's digits, the smallest first."""
-        total = np.zeros(length)
-        level = 0
-        while blocks:
-            if blocks % RADIX:
-                total += self._stack[level * length : (level + 1) * length]
-            blocks //= RADIX
-            level += 1
-        return total
+                slot = 0
+                while slot < count:  # once, where the run begins at block 0
+                    take = min(count - slot, end - done)
+                    table[a.SLOTS] = first_slot + slot * length * 8
+                    table[a.COUNT], table[a.DEPTH] = take, done - unit
+                    launch(fold, table, -(-length // SEGMENT), team)
+                    slot, done = slot + take, done + take
+                    if done == end:
+                        (digit,) = counter_digits(self._stack, length, unit, done)
+                        digits.append(digit._replace(values=digit.values.copy()))
+                        unit, end = done, done + unit_blocks(done)
+                table[a.SLOTS] = first_slot
+        return [*digits, *counter_digits(self._stack, length, unit, done)]
 
     def _table(self, program: Program, mode: int, block: int, length: int, levels: int) -> npt.NDArray[np.int64]:
         """The table for a program; what does not change from pass to pass is kept."""
