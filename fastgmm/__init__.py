@@ -35,7 +35,9 @@ if TYPE_CHECKING:
         SingularCovarianceError,
     )
     from fastgmm.estimators.gaussian import GaussianMixture
+    from fastgmm.minibatch import MiniBatch
     from fastgmm.mixture import Mixture
+    from fastgmm.online import OnlineState
     from fastgmm.params import Params
     from fastgmm.persist import load, save
     from fastgmm.selection import SelectionResult, select_model
@@ -57,10 +59,12 @@ __all__ = [
     "InvalidParameterError",
     "IterationInfo",
     "IterationRecord",
+    "MiniBatch",
     "Mixture",
     "ModelFileError",
     "NonFiniteDataError",
     "NotFittedError",
+    "OnlineState",
     "Params",
     "SelectionResult",
     "SingularCovarianceError",
@@ -94,7 +98,9 @@ _MODULES = {
         "fastgmm.errors",
     ),
     "GaussianMixture": "fastgmm.estimators.gaussian",
+    "MiniBatch": "fastgmm.minibatch",
     "Mixture": "fastgmm.mixture",
+    "OnlineState": "fastgmm.online",
     "Params": "fastgmm.params",
     **dict.fromkeys(["load", "save"], "fastgmm.persist"),
     **dict.fromkeys(["SelectionResult", "select_model"], "fastgmm.selection"),

@@ -27,7 +27,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"covariance"}),
     frozenset({"passes", "partials"}),
     frozenset({"data", "mixture"}),
-    frozenset({"em", "initialize"}),
+    frozenset({"em", "initialize", "online"}),
+    frozenset({"minibatch"}),  # online EM over the batches of a source
     frozenset({"estimators", "selection"}),
     frozenset({"archive", "cli", "datasets", "persist", "plotting", "progress"}),
     frozenset({"__init__", "__main__"}),

@@ -15,6 +15,7 @@ from fastgmm.estimators._arrays import FittedArray
 from fastgmm.estimators._fit import StartRecord
 from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
 from fastgmm.mixture import Mixture
+from fastgmm.online import OnlineState
 from fastgmm.typing import Array, Float64Array, IntArray
 from fastgmm.validation import check_integer, check_random_state
 
@@ -61,7 +62,9 @@ class FittedMixture(SklearnEstimator):
     n_iter_: int
     lower_bound_: float
     lower_bounds_: list[float]
+    online_: OnlineState | None
     random_state: Any
+    _dtype: np.dtype[Any]
 
     def predict(self, X: Any) -> IntArray:
         """Return the most probable component of each row, (N,) int64; the first one wins a tie.
@@ -229,12 +232,20 @@ class FittedMixture(SklearnEstimator):
         self.converged_ = result is None or result.converged
         self.n_iter_ = 0 if result is None else result.n_iter
         self.lower_bound_ = math.nan if result is None else result.lower_bound
+        self.online_ = None
         self.lower_bounds_ = [] if result is None else [r.log_likelihood / result.total_weight for r in result.history]
         self._dtype = dtype
         family = covariance.FAMILIES[mixture.covariance_type]
         variances = family.variances(mixture.covariances, mixture.n_components, mixture.n_features)
         self._pass_dtype = np.dtype(np.float64) if out_of_float32(variances) else None
         self._arrays: dict[str, Array] = {}
+
+    def _adopt_online(self, mixture: Mixture, dtype: np.dtype[Any], state: OnlineState) -> None:
+        """Take over the outcome of a batch: there is no likelihood of all rows, and no end."""
+        self._adopt(mixture, dtype)
+        self.converged_ = False
+        self.n_iter_ = state.n_batches
+        self.online_ = state
 
     def _scores(self, X: Any, sample_weight: Any) -> _Scores:
         rows = self._rows(X, sample_weight)

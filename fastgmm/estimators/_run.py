@@ -27,6 +27,7 @@ from fastgmm.estimators._report import (
 from fastgmm.estimators._settings import Settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
 from fastgmm.initialize import RowSample, Start, starting_params
+from fastgmm.minibatch import run_passes
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 
@@ -114,7 +115,7 @@ def run_fit(
         with _progress(settings) as bar:
             result, records = fit_starts(
                 engine.accumulate(rows, settings.family.scatter),
-                _starts(rows, settings, start, sample, rng, data=data, warm=warm),
+                _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm),
                 settings,
                 reference_variance=sample.variance,
                 monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
@@ -135,6 +136,7 @@ def _starts(
     sample: RowSample,
     rng: np.random.Generator,
     *,
+    engine: Engine,
     data: Any,
     warm: Params | None,
 ) -> Iterator[Params]:
@@ -143,7 +145,20 @@ def _starts(
         yield warm
         return
     for _ in range(1 if start.deterministic else settings.n_init):
-        yield starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
+        params = starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
+        if settings.first_passes is not None:
+            params = run_passes(
+                rows,
+                params,
+                settings.first_passes,
+                accumulate=engine.accumulate,
+                scatter=settings.family.scatter,
+                step_size=settings.step_size,
+                reg_covar=settings.reg_covar,
+                reference_variance=sample.variance,
+                floor=settings.degenerate != "raise",
+            )
+        yield params
 
 
 def _progress(settings: Settings) -> Any:

@@ -7,6 +7,9 @@ from typing import Any
 
 from fastgmm.covariance import Family, family
 from fastgmm.em import DEGENERATE
+from fastgmm.errors import InvalidParameterError
+from fastgmm.minibatch import MiniBatch
+from fastgmm.online import StepSize
 from fastgmm.validation import check_choice, check_flag, check_integer, check_number, check_verbosity
 
 
@@ -24,6 +27,8 @@ class Settings:
     verbose: int
     verbose_interval: int
     degenerate: str
+    step_size: StepSize
+    first_passes: MiniBatch | None
 
 
 def check_settings(estimator: Any) -> Settings:
@@ -45,4 +50,27 @@ def check_settings(estimator: Any) -> Settings:
         verbose=check_verbosity(estimator.verbose),
         verbose_interval=check_integer(estimator.verbose_interval, "verbose_interval", minimum=1),
         degenerate=check_choice(estimator.degenerate, "degenerate", DEGENERATE),
+        step_size=StepSize(
+            _check_decay(estimator.learning_decay),
+            check_number(estimator.learning_offset, "learning_offset", minimum=0.0),
+        ),
+        first_passes=_check_first_passes(estimator.first_passes),
     )
+
+
+def _check_decay(value: Any) -> float:
+    decay = check_number(value, "learning_decay", minimum=0.0)
+    if not 0.5 < decay <= 1.0:
+        msg = (
+            f"learning_decay must be a number above 0.5 and at most 1; got {value!r}. The steps of partial_fit, "
+            "t**-learning_decay, forget the start and let noise die out only within these limits"
+        )
+        raise InvalidParameterError(msg)
+    return decay
+
+
+def _check_first_passes(value: Any) -> MiniBatch | None:
+    if value is None or isinstance(value, MiniBatch):
+        return value
+    msg = f"first_passes must be a fastgmm.MiniBatch or None; got {value!r}"
+    raise InvalidParameterError(msg)

@@ -117,7 +117,7 @@ class SklearnEstimator:
         request = MetadataRequest(owner=self)
         for method, aliases in getattr(self, "_metadata_request", {}).items():
             getattr(request, method).add_request(param="sample_weight", alias=aliases)
-        for method in ("fit", "score"):
+        for method in ("fit", "partial_fit", "score"):
             if "sample_weight" not in getattr(request, method).requests:
                 getattr(request, method).add_request(param="sample_weight", alias=None)
         return request
@@ -131,6 +131,10 @@ class SklearnEstimator:
             True: pass it; False: do not; str: pass what the user calls so; None: raise if the user gives any.
         """
         return self._request("fit", sample_weight)
+
+    def set_partial_fit_request(self, *, sample_weight: bool | str | None) -> Self:
+        """Say whether metadata routing passes `sample_weight` to ``partial_fit``; see `set_fit_request`."""
+        return self._request("partial_fit", sample_weight)
 
     def set_score_request(self, *, sample_weight: bool | str | None) -> Self:
         """Say whether scikit-learn's metadata routing passes `sample_weight` to ``score``; see `set_fit_request`."""

@@ -24,10 +24,12 @@ from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
 from fastgmm.estimators._engine import IN_MEMORY
 from fastgmm.estimators._fit import FitCallback
 from fastgmm.estimators._fitted import FittedMixture
+from fastgmm.estimators._online import begin, go_on
 from fastgmm.estimators._run import run_fit
 from fastgmm.estimators._settings import Settings, check_settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
-from fastgmm.initialize import check_start
+from fastgmm.initialize import Start, check_start
+from fastgmm.minibatch import MiniBatch
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 from fastgmm.typing import IntArray
@@ -79,6 +81,14 @@ class GaussianMixture(FittedMixture):
         What happens to a component that collapses onto too few distinct rows: its variances are raised to 1e-6 of the
         data's, with a warning at the end, or `fastgmm.SingularCovarianceError` is raised (if it happens from every
         start).
+    learning_decay : float, default 0.6
+        Of `partial_fit` and `first_passes`: the t-th batch of its size moves the running statistics by
+        (t + learning_offset)**-learning_decay. Above 0.5 and at most 1; near 1 the past counts longer, at 1 for ever.
+    learning_offset : float, default 0
+        The larger, the less the batches after the first one count.
+    first_passes : MiniBatch or None, default None
+        Passes in mini-batches before the iterations of `fit`, which can save many of these on large data; see
+        `fastgmm.MiniBatch`.
 
     Attributes
     ----------
@@ -106,6 +116,9 @@ class GaussianMixture(FittedMixture):
         How the best start ended: status, history, events. None for parameters that were not fitted.
     starts_ : tuple of StartRecord
         Likelihood, history and events of every start.
+    online_ : OnlineState or None
+        What `partial_fit` remembers: running statistics, number of batches and rows, score of the last batch. None
+        after `fit`.
 
     Notes
     -----
@@ -143,6 +156,9 @@ class GaussianMixture(FittedMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
         degenerate: str = "floor",
+        learning_decay: float = 0.6,
+        learning_offset: float = 0.0,
+        first_passes: MiniBatch | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -159,6 +175,9 @@ class GaussianMixture(FittedMixture):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.degenerate = degenerate
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
+        self.first_passes = first_passes
 
     def fit(
         self,
@@ -218,6 +237,80 @@ class GaussianMixture(FittedMixture):
             rows = as_rows(X)  # rows of weight 0 have a component, too
         with naming_bad_values(rows):
             return passes.predict(rows, self.mixture_.density)
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,  # noqa: ARG002 - scikit-learn passes it
+        sample_weight: Any = None,
+    ) -> Self:
+        """Learn from one more batch of rows, by a step of online EM; ``docs/online.md`` has the formulas.
+
+        The first call starts from its batch as `fit` does from its data, with the same arguments, and takes one
+        iteration of EM; it should therefore hold many rows of every component. After `fit`, the past counts as many
+        rows as the fit had; after `from_parameters`, as many as the batch has. `fit` starts afresh.
+
+        Parameters
+        ----------
+        X : array-like (N, D), or a table
+            The batch: in the first call at least two rows and as many as components, then at least one.
+        y : ignored
+        sample_weight : array-like (N,), optional
+            How often each row counts, in the same unit in every call.
+
+        Returns
+        -------
+        GaussianMixture
+            Itself. ``online_`` holds the running statistics and the score of the batch under the parameters from
+            before it; ``n_iter_`` is the number of batches, ``converged_`` is False, ``lower_bound_`` NaN and
+            ``result_`` None, because nobody has seen all rows under these parameters.
+
+        Raises
+        ------
+        InvalidParameterError, InvalidDataError, InvalidDataTypeError, NonFiniteDataError
+            The model is then what it was before.
+        SingularCovarianceError
+            Only with ``degenerate="raise"``, if a component collapsed.
+
+        Warns
+        -----
+        DegenerateDataWarning, DegenerateComponentWarning
+            If the first batch cannot support the model, or a component lost its rows or collapsed. It then keeps its
+            mean and covariance, or gets the floor: other choices of `degenerate` are for `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastgmm import GaussianMixture
+        >>> rng = np.random.default_rng(0)
+        >>> model = GaussianMixture(2, random_state=0)
+        >>> for _ in range(50):
+        ...     model = model.partial_fit(rng.normal(rng.choice([-5.0, 5.0], 400), 1.0)[:, None])
+        >>> bool(np.abs(np.sort(model.means_, axis=0) - [[-5.0], [5.0]]).max() < 0.1)
+        True
+        """
+        settings = check_settings(self)
+        if "mixture_" in self.__dict__:
+            rows = self._rows(X, sample_weight)
+            outcome = go_on(rows, settings, self, engine=IN_MEMORY, stacklevel=2)
+        else:
+            rows = IN_MEMORY.rows(X, sample_weight)
+            names = feature_names(X)
+            self._check_counts(rows, settings)
+            outcome = begin(
+                rows,
+                settings,
+                self._start(settings, rows.n_features),
+                check_random_state(self.random_state),
+                engine=IN_MEMORY,
+                data=X,
+                sample_weight=sample_weight,
+                names=names,
+                stacklevel=2,
+            )
+            self._remember_names(names)
+        self._adopt_online(outcome.mixture, outcome.dtype, outcome.state)
+        return self
 
     @classmethod
     def from_parameters(
@@ -292,15 +385,7 @@ class GaussianMixture(FittedMixture):
         if rows is None:
             rows = engine.rows(X, sample_weight)
         self._check_counts(rows, settings)
-        start = check_start(
-            self.init_params,
-            self.weights_init,
-            self.means_init,
-            self.precisions_init,
-            family=settings.family,
-            n_components=settings.n_components,
-            n_features=rows.n_features,
-        )
+        start = self._start(settings, rows.n_features)
         warm = self._warm(settings, rows.n_features) if settings.warm_start and "mixture_" in self.__dict__ else None
         outcome = run_fit(
             rows,
@@ -319,6 +404,18 @@ class GaussianMixture(FittedMixture):
         self._adopt(outcome.mixture, outcome.dtype, outcome.result, outcome.starts)
         self._flat = outcome.flat
         return outcome.rows
+
+    def _start(self, settings: Settings, n_features: int) -> Start:
+        """Check what the user asked to start from."""
+        return check_start(
+            self.init_params,
+            self.weights_init,
+            self.means_init,
+            self.precisions_init,
+            family=settings.family,
+            n_components=settings.n_components,
+            n_features=n_features,
+        )
 
     def _warm(self, settings: Settings, n_features: int) -> Params:
         """Return the parameters of the last fit, if they suit this one."""

@@ -1,6 +1,7 @@
 """Save and load models: one file, exact to the bit, safe to open, readable by every later release.
 
-Read this file first; `account` holds the settings and the story of the fit, `fastgmm.archive` the bytes.
+Read this file first; `account` holds the settings and the story of the fit, `learning` what `partial_fit` remembers,
+`fastgmm.archive` the bytes.
 
 1. The container is `fastgmm.archive`: JSON header and plain arrays, checked before they are believed; no code in it.
 2. The parameters are stored, not what follows from them: precisions and factors are computed anew on loading.
@@ -25,6 +26,7 @@ from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 from fastgmm.persist.account import pack_fit, pack_settings, unpack_fit, unpack_settings
+from fastgmm.persist.learning import pack_first_passes, pack_online, unpack_first_passes, unpack_online
 from fastgmm.typing import Array
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "load", "read_header", "save"]
@@ -97,6 +99,8 @@ def save(model: Mixture | GaussianMixture, path: str | os.PathLike[str] | Binary
         header["feature_names"] = None if names is None else [str(name) for name in names]
         header["settings"] = pack_settings(model, arrays)
         header["fit"] = pack_fit(model, arrays)
+        header["online"] = pack_online(model.online_, arrays)
+        header["first_passes"] = pack_first_passes(model.first_passes)
     write_archive(path, header, arrays)
 
 
@@ -212,7 +216,9 @@ def _load_gaussian_mixture(archive: Archive) -> GaussianMixture:
     header = archive.header
     params = _params(archive)
     model = GaussianMixture(**unpack_settings(header["settings"], archive.arrays))
+    model.first_passes = unpack_first_passes(header.get("first_passes"))
     unpack_fit(model, params, header["fit"], archive.arrays)
+    model.online_ = unpack_online(header.get("online"), params, archive.arrays)
     names = header["feature_names"]
     if names is not None:
         if len(names) != params.n_features or not all(isinstance(name, str) for name in names):

@@ -22,7 +22,7 @@ from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 from fastgmm.typing import Array
 
-__all__ = ["pack_fit", "pack_settings", "unpack_fit", "unpack_settings"]
+__all__ = ["number", "pack_fit", "pack_settings", "unpack_fit", "unpack_settings"]
 
 _PREFIX: Final = "settings."  # of arrays that are settings
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
@@ -40,12 +40,14 @@ def pack_settings(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str,
     packed: dict[str, Any] = {}
     left_out = []
     for name, value in model.get_params(deep=False).items():
+        if name == "first_passes":
+            continue  # has a key of its own in the header
         if isinstance(value, np.generic):
             value = value.item()
         if value is None or isinstance(value, bool | int | str):
             packed[name] = value
         elif isinstance(value, float):
-            packed[name] = _number(value)
+            packed[name] = number(value)
         elif (array := _numeric(value)) is not None:
             arrays[_PREFIX + name] = array
         else:
@@ -96,7 +98,7 @@ def pack_fit(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]
         "dtype": model._dtype.name,
         "converged": bool(model.converged_),
         "n_iter": int(model.n_iter_),
-        "lower_bound": _number(model.lower_bound_),
+        "lower_bound": number(model.lower_bound_),
         "result": None if result is None else _pack_result(result),
         "flat": [int(k) for k in getattr(model, "_flat", ())],
         "starts": [_pack_start(start) for start in model.starts_],
@@ -134,7 +136,7 @@ def unpack_fit(model: GaussianMixture, params: Params, packed: Mapping[str, Any]
 
 
 def _pack_result(result: FitResult) -> dict[str, Any]:
-    sums = {name: _number(getattr(result, name)) for name in _SUMS}
+    sums = {name: number(getattr(result, name)) for name in _SUMS}
     return {
         "status": result.status.name,
         "n_iter": int(result.n_iter),
@@ -161,7 +163,7 @@ def _unpack_result(packed: Mapping[str, Any], params: Params, history: History) 
 def _pack_start(start: StartRecord) -> dict[str, Any]:
     return {
         "status": None if start.status is None else start.status.name,
-        "lower_bound": _number(start.lower_bound),
+        "lower_bound": number(start.lower_bound),
         "n_iter": int(start.n_iter),
         "events": _pack_events(start.events),
         "error": start.error,
@@ -203,7 +205,7 @@ def _unpack_events(packed: Sequence[Mapping[str, Any]]) -> tuple[ComponentEvent,
     )
 
 
-def _number(value: float) -> float | str:
+def number(value: float) -> float | str:
     """Return a float as JSON can hold it; `float` turns both forms back."""
     value = float(value)
     return value if math.isfinite(value) else str(value)
