@@ -110,6 +110,30 @@ def test_the_number_of_slots_does_not_matter(slot_bytes, monkeypatch):
     assert all_passes(as_rows(x, w), density, "full") == usual
 
 
+@types
+@dtypes
+@dimensions
+def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
+    """Where a block would hold Ctrl-C up for too long, it is done a few tiles at a time."""
+    x, w, density = problem(kind, d, dtype, n=9_001)
+    rows = as_rows(x, w)
+    usual = all_passes(rows, density, kind)
+    launches = []
+    real = runner.launch
+
+    def counted(*arguments):
+        launches.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(runner, "launch", counted)
+    row = runner.row_seconds(3, d)
+    for tiles in (1, 3):
+        launches.clear()
+        monkeypatch.setattr(runner, "LAUNCH_SECONDS", row * a.TILE * (tiles + 0.5))
+        assert all_passes(rows, density, kind) == usual
+        assert len(launches) > 12 * len(usual) / tiles
+
+
 def fit_everything():
     """Hash of the fitted parameters for each family and precision; printed by subprocesses."""
     from fastgmm import GaussianMixture

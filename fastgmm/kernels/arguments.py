@@ -51,8 +51,10 @@ ALIGNMENT = 64  # bytes
     SEGMENT,  # of the fold: elements a segment
     COUNT,  # of the fold: filled slots
     LEVELS,
+    PART_FIRST,  # a block may be done in parts: this one begins so many rows after the block
+    PART_ROWS,  # and has at most so many
     N_SLOTS_IN_TABLE,
-) = range(33)
+) = range(35)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

@@ -25,7 +25,7 @@ from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
 SLOT_BYTES = 16 << 20
-LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one block a thread at least: Ctrl-C waits no longer
+LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 SEGMENT = 1 << 15  # elements that one task folds
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
@@ -124,6 +124,8 @@ class Runner:
         seconds = block * row
         wave = min(slots, int(LAUNCH_SECONDS * workers / seconds))
         wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
+        # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
+        part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * TILE)
         digits: list[Digit] = []
         done = unit = begin
         end = unit + unit_blocks(unit)
@@ -138,12 +140,12 @@ class Runner:
             team = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
             if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
                 table[a.FIRST_BLOCK] = 0
-                launch(code, table, 1, 1)
+                _launch_parts(code, table, 1, 1, part_rows)
                 return [Digit(0, begin, 1, self._slots[:length])]
             for first in range(0, blocks, wave):
                 count = min(wave, blocks - first)
                 table[a.FIRST_BLOCK] = first
-                launch(code, table, count, team)
+                _launch_parts(code, table, count, team, part_rows)
                 slot = 0
                 while slot < count:  # once, where the run begins at block 0
                     take = min(count - slot, end - done)
@@ -189,6 +191,14 @@ class Runner:
         table[a.SLOTS], table[a.SLOT_LENGTH] = address(self._slots), length
         table[a.SCRATCH], table[a.SCRATCH_BYTES] = address(self._scratch), scratch_bytes
         table[a.STACK], table[a.SEGMENT] = address(self._stack), SEGMENT
+
+
+def _launch_parts(code: int, table: npt.NDArray[np.int64], count: int, team: int, part_rows: int) -> None:
+    """Do `count` blocks, at most `part_rows` rows of each in one launch."""
+    table[a.PART_ROWS] = part_rows
+    for first in range(0, min(int(table[a.BLOCK_ROWS]), int(table[a.N_ROWS])), part_rows):
+        table[a.PART_FIRST] = first
+        launch(code, table, count, team)
 
 
 def address(array: npt.NDArray[Any]) -> int:

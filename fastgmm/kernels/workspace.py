@@ -103,14 +103,16 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
 
 @helper
 def begin_block(table, item):  # type: ignore[no-untyped-def]  # Numba code
-    """First row, end and slot of a block; the slot is cleared."""
+    """First row, end and slot of a part of a block; the first part clears the slot, the others add to it."""
     first = (table[a.FIRST_BLOCK] + item) * table[a.BLOCK_ROWS]
     end = min(first + table[a.BLOCK_ROWS], table[a.N_ROWS])
     length = table[a.SLOT_LENGTH]
     slot = float64_pointer(table[a.SLOTS] + item * length * 8)
-    for i in range(length):
-        slot[i] = 0.0
-    return first, end, slot
+    if table[a.PART_FIRST] == 0:
+        for i in range(length):
+            slot[i] = 0.0
+    first += table[a.PART_FIRST]
+    return first, min(end, first + table[a.PART_ROWS]), slot
 
 
 @helper
