@@ -23,6 +23,9 @@ PIECE_BYTES = 1 << 21
 ROWS_PER_PIECE = 1024
 """But of at least this many rows for each component, so that the passes are worth their calls."""
 
+PIECE_NUMBERS = 1 << 21
+"""Numbers of second moments worked on at a time."""
+
 Part = tuple[int, FloatArray, Float64Array | None]
 """Component, its rows, their weights."""
 
@@ -75,14 +78,22 @@ def collect(parts: Iterable[Part], n_components: int, n_features: int, family: F
         n_rows += stats.n_rows
         before = found[k]
         found[k] = stats if before is None else before.merge(stats)
-    empty = SufficientStatistics.zeros(family.scatter, 1, n_features)
-    single = [empty if stats is None else stats for stats in found]
-    scatters = [stats.scatter for stats in single]
+    total = SufficientStatistics.zeros(family.scatter, n_components, n_features)
+    weight, mean, scatter = total.weight.copy(), total.mean.copy(), total.scatter
+    for k, single in enumerate(found):
+        if single is None:
+            continue
+        weight[k], mean[k] = single.weight[0], single.mean[0]
+        if family.scatter == "pooled":
+            scatter += single.scatter
+        else:
+            scatter[k] = single.scatter[0]
+        found[k] = None  # a second set of covariances is not kept longer than needed
     return SufficientStatistics(
         family.scatter,
-        np.concatenate([stats.weight for stats in single]),
-        np.concatenate([stats.mean for stats in single]),
-        sum(scatters, np.zeros((n_features, n_features))) if family.scatter == "pooled" else np.concatenate(scatters),
+        weight,
+        mean,
+        scatter,
         0.0,
         0.0,
         total_weight,
@@ -112,6 +123,13 @@ def spread(centers: Float64Array) -> Density:
     return Density("scalar", centers, np.ones(n_components), np.zeros(n_components), np.zeros(n_components))
 
 
+def pieces(scatter: Float64Array) -> Iterator[slice]:
+    """Yield ranges of components with at most `PIECE_NUMBERS` numbers, or one: Ctrl-C is looked for between them."""
+    size = max(1, PIECE_NUMBERS * scatter.shape[0] // max(scatter.size, 1))
+    for first in range(0, scatter.shape[0], size):
+        yield slice(first, first + size)
+
+
 def lend(stats: SufficientStatistics, n_rows: Array) -> SufficientStatistics:
     """Let components of too few rows borrow the missing ones from the covariance within all components.
 
@@ -133,11 +151,14 @@ def lend(stats: SufficientStatistics, n_rows: Array) -> SufficientStatistics:
     pooled = stats.scatter.sum(axis=0) / stats.weight.sum()
     share = (missing / (n_rows + missing)).reshape((-1,) + (1,) * (stats.scatter.ndim - 1))
     weight = stats.weight.reshape(share.shape)
+    scatter = np.empty(stats.scatter.shape)
+    for some in pieces(scatter):
+        scatter[some] = (1.0 - share[some]) * stats.scatter[some] + share[some] * weight[some] * pooled
     return SufficientStatistics(
         stats.kind,
         stats.weight.copy(),
         stats.mean.copy(),
-        (1.0 - share) * stats.scatter + share * weight * pooled,
+        scatter,
         stats.log_likelihood,
         stats.log_map,
         stats.total_weight,

@@ -20,7 +20,7 @@ from fastgmm.covariance import Family
 from fastgmm.data import ArrayRows, CopiedRows
 from fastgmm.errors import InvalidParameterError
 from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_responsibilities
-from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend
+from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, pieces
 from fastgmm.initialize.sample import RowSample
 from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
@@ -285,11 +285,14 @@ def _with_ghosts(stats: SufficientStatistics, empty: Array) -> SufficientStatist
 
 def _unscaled(stats: SufficientStatistics, sample: RowSample) -> SufficientStatistics:
     """Bring statistics of the sample back to the data's own unit and origin."""
+    scatter = np.empty(stats.scatter.shape)
+    for some in pieces(scatter):
+        scatter[some] = stats.scatter[some] * sample.unit * sample.unit
     return SufficientStatistics(
         stats.kind,
         stats.weight.copy(),
         _positions(stats.mean, sample),
-        stats.scatter * sample.unit * sample.unit,
+        scatter,
         stats.log_likelihood,
         stats.log_map,
         stats.total_weight,
