@@ -163,7 +163,7 @@ def run_partial(work: Work, rows: RowSource, begin: int, *, runner: Runner | Non
             f"{rows.n_rows} rows from block {begin}"
         )
         raise InvalidParameterError(msg)
-    if rows.n_features != program.n_features or rows.dtype != program.dtype:
+    if rows.n_features != program.n_features or rows.dtype.itemsize > program.dtype.itemsize:
         msg = f"rows must have {program.n_features} features in {program.dtype}; got {rows.n_features} in {rows.dtype}"
         raise InvalidParameterError(msg)
     digits = (Runner() if runner is None else runner).run_from(program, rows, work.mode, begin)

@@ -35,7 +35,7 @@ Total minus between loses log10(ratio) digits: of sixteen five, of seven three."
 
 SEPARATION = {"float64": 1e8, "float32": 3e3}
 """Distance of a component from the common centre, in standard deviations, from which a scalar factor's moments are
-summed about its own mean, like a diagonal one's.
+summed about its own mean, like a diagonal one's, and a shared factor's densities are computed about each mean.
 
 About the common centre a mean has the error eps * distance: here the root of eps, which makes eps in a variance."""
 
@@ -116,6 +116,24 @@ def _separated(density: Density, dtype: np.dtype[Any]) -> Density:
     return Density("diag", density.means, wide, density.log_norm, density.log_weights)
 
 
+def _untied(density: Density, dtype: np.dtype[Any]) -> Density:
+    """The same density with a factor for each component if a shared one is so narrow that their distances cost digits.
+
+    A shared factor multiplies x - c and mu - c, with one centre c, and subtracts; both products may be large.
+    """
+    if density.kind != "shared_chol":
+        return density
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.abs((density.means - common_centre(density)) @ density.factor.T).max()
+    return density if distance < SEPARATION[dtype.name] else _one_factor_each(density)
+
+
+def _one_factor_each(density: Density) -> Density:
+    k, d = density.means.shape
+    wide = np.broadcast_to(density.factor, (k, d, d))
+    return Density("chol", density.means, wide, density.log_norm, density.log_weights)
+
+
 class PassRunner(Protocol):
     """What runs a program over all rows: `fastgmm.kernels.runner.Runner`, or one whose rows are elsewhere."""
 
@@ -173,6 +191,7 @@ class Accumulator:
         InvalidParameterError
             If no kernel serves this pair of factor and scatter kind.
         """
+        density = _untied(density, self.rows.dtype)
         if moments and density.kind == "shared_chol" and self.scatter == "pooled":
             return self._pooled(density)
         if moments and density.kind == "scalar":
@@ -234,9 +253,7 @@ class Accumulator:
             if spread.max() < CANCELLATION[self.rows.dtype.name]:
                 return stats
         # The components are far apart for their width: sum within them instead, at the cost of a full pass.
-        k, d = density.means.shape
-        wide = np.broadcast_to(density.factor, (k, d, d))
-        return self(Density("chol", density.means, wide, density.log_norm, density.log_weights))
+        return self(_one_factor_each(density))
 
     def _total_scatter(self, density: Density) -> tuple[Float64Array, Float64Array]:
         """Mean (D,) of all rows and their scatter (D, D) about it."""
@@ -244,10 +261,12 @@ class Accumulator:
         # Two rounds are enough for any guess. Where squares underflow (features of 1e-30 beside others of 1, float32),
         # the test below is never met, and the last round has to do.
         for _ in range(4):
-            program = scatter_program(centre, self.rows.dtype)
+            # In float64 whatever the rows are: it is done once a fit, and what is left of it when the scatter of the
+            # means is subtracted may be a small part.
+            program = scatter_program(centre, np.dtype(np.float64))
             total = self._run(program, a.FIT)
             s0, s1 = _zeroth_and_first(program, total)
-            s2 = layout.unpack_moments(_second(program, total), centre.shape[0], self.rows.dtype.itemsize)[0]
+            s2 = layout.unpack_moments(_second(program, total), centre.shape[0], program.dtype.itemsize)[0]
             if not np.isfinite(np.diag(s2)).all():
                 raise_non_finite(self.rows)
                 return centre, s2  # finite rows whose squares are not: `_pooled` will do without
@@ -314,7 +333,7 @@ def score_samples(rows: RowSource, density: Density) -> Float64Array:
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, top = _build(density, rows.dtype)
+    program, top = _build(_untied(density, rows.dtype), rows.dtype)
     out = np.empty(rows.n_rows)
     if Runner().run(program, rows, a.SCORE, out)[a.LOST] > 0.0:
         raise_non_finite(rows)
@@ -330,7 +349,7 @@ def predict(rows: RowSource, density: Density) -> IntArray:
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, _ = _build(density, rows.dtype)
+    program, _ = _build(_untied(density, rows.dtype), rows.dtype)
     out = np.empty(rows.n_rows, np.int64)
     if Runner().run(program, rows, a.PREDICT, out)[a.LOST] > 0.0:
         raise_non_finite(rows)
@@ -347,7 +366,7 @@ def predict_proba(rows: RowSource, density: Density) -> Float64Array:
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, _ = _build(density, rows.dtype, drop=False)
+    program, _ = _build(_untied(density, rows.dtype), rows.dtype, drop=False)
     out = np.empty((rows.n_rows, density.n_components))
     if Runner().run(program, rows, a.PROBABILITY, out)[a.LOST] > 0.0:
         raise_non_finite(rows)

@@ -336,3 +336,28 @@ def test_a_collapsed_component_stays_reported(dtype, max_iter):
         model.fit(data)
     assert model.result_.collapsed == (int(np.argmin(model.mixture_.covariances)),)
     assert model.mixture_.covariances.min() > 1e-6 * data.var(axis=0).min() * 0.5
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("size", [1e9, 1e12])
+def test_an_outlier_costs_float32_rows_nothing_that_float64_rows_keep(name, size):
+    """It moves the mean of the data so far that float32 could not tell the other rows apart about that mean."""
+    data = np.concatenate([X, np.full((1, 3), size)])
+    options = {"k": 4, "tol": 1e-5, "max_iter": 200}
+    (single, _), (double, _) = fit(data.astype(np.float32), name, **options), fit(data, name, **options)
+    np.testing.assert_allclose(np.sort(single.weights_), np.sort(double.weights_), atol=1e-4)
+    np.testing.assert_array_equal(single.predict(data.astype(np.float32)), single.predict(data))
+    found = single.score_samples(data.astype(np.float32))
+    np.testing.assert_allclose(found[:-1], single.score_samples(data.astype(np.float32).astype(float))[:-1], atol=2e-3)
+
+
+@pytest.mark.parametrize("factor", [1.0, 30.0])
+def test_collinear_columns_are_held_up_alike_in_both_precisions(factor):
+    """The pooled scatter is a difference: in float32 its noise would exceed reg_covar."""
+    data = X * factor
+    data[:, 2] = 2.0 * data[:, 0] - data[:, 1]
+    for dtype in (np.float32, np.float64):
+        model, warned = fit(data.astype(dtype), "tied")
+        assert warned == {DegenerateComponentWarning}
+        assert model.result_.collapsed == ()
+        assert np.linalg.eigvalsh(model.mixture_.covariances)[0] == pytest.approx(1e-6, rel=0.05)

@@ -160,8 +160,10 @@ def test_rows_must_be_those_of_whole_blocks():
     for begin, n in ((0, block + 1), (1, 2 * block - 1), (work.n_blocks - 1, block), (work.n_blocks, block)):
         with pytest.raises(InvalidParameterError, match="whole blocks"):
             run_partial(work, ArrayRows(rows._x[:n]), begin)
-    with pytest.raises(InvalidParameterError, match="float64"):
-        run_partial(work, ArrayRows(rows._x[:block].astype(np.float32)), 0)
+    single = np.dtype(np.float32)
+    narrow = Work.of(passes._build(make_density("diag", 4, 3), single)[0], a.FIT, rows.n_rows)
+    with pytest.raises(InvalidParameterError, match="float32"):
+        run_partial(narrow, rows, 0)
     with pytest.raises(InvalidParameterError, match="3 features"):
         run_partial(work, ArrayRows(np.ones((block, 2))), 0)
 

@@ -34,6 +34,9 @@ ROWS_PER_COMPONENT = 32
 SMALLEST_VARIANCE = 1e-302
 """A feature that is not constant must vary more than this: the inverse must be a float64, for components, too."""
 
+CROWD_ROWS = 1 << 10
+"""Rows whose quartiles are looked at."""
+
 _PIECE = 1 << 16
 """Values converted to float64 at a time when moments of the part are taken."""
 
@@ -45,7 +48,7 @@ class RowSample:
     Attributes
     ----------
     z : ndarray (n, D), float32 or float64
-        C-contiguous, in the precision of the data.
+        C-contiguous, in the precision of the data, or float64 where float32 could not tell the rows apart.
     weight : ndarray (n,) float64, or None
         All > 0.
     origin : ndarray (D,) float64
@@ -120,13 +123,24 @@ def draw_sample(
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
         z = (x - origin) * (1.0 / unit)
     return RowSample(
-        z=z.astype(x.dtype, copy=False),
+        z=z if x.dtype == z.dtype or _crowded(z) else z.astype(x.dtype),
         weight=weight,
         origin=origin,
         unit=unit,
         variance=variance,
         complete=rows.n_rows <= limit,
     )
+
+
+def _crowded(z: Float64Array) -> bool:
+    """Whether a single outlier has moved the origin so far from the bulk of the rows that float32 would merge these.
+
+    Judged by the quartiles of at most `CROWD_ROWS` rows: float32 must resolve their distance to 12 bits.
+    """
+    part = z[:: -(-z.shape[0] // CROWD_ROWS)]
+    n = part.shape[0]
+    low, middle, high = np.partition(part, [n // 4, n // 2, 3 * n // 4], axis=0)[[n // 4, n // 2, 3 * n // 4]]
+    return bool((high - low < np.abs(middle) * 2.0**-12).any())
 
 
 def _weights(weight: Float64Array | None) -> Float64Array:

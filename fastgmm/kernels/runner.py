@@ -10,7 +10,7 @@ thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from fastgmm.kernels.workspace import workspace_bytes
 SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
+CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
 SEGMENT = 1 << 15  # elements that one task folds
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
 
@@ -79,6 +80,18 @@ def partial_length(program: Program, mode: int) -> int:
     return program.slot_length if mode in (a.FIT, a.ASSIGN) else _round8(a.WEIGHT)
 
 
+def _in_precision(parts: Iterable[Any], dtype: np.dtype[Any], block: int) -> Iterator[Any]:
+    """Yield the parts of a source; rows of another precision are converted, `CONVERT_BYTES` at a time."""
+    for part in parts:
+        if part.x.dtype == dtype:
+            yield part
+            continue
+        size = max(CONVERT_BYTES // (part.x.shape[1] * dtype.itemsize) // block, 1) * block
+        for start in range(0, part.x.shape[0], size):
+            weight = None if part.weight is None else part.weight[start : start + size]
+            yield part._replace(first=part.first + start, x=part.x[start : start + size].astype(dtype), weight=weight)
+
+
 class Runner:
     """Scratch and partials, kept between passes over the same source.
 
@@ -129,7 +142,7 @@ class Runner:
         digits: list[Digit] = []
         done = unit = begin
         end = unit + unit_blocks(unit)
-        for part in rows.blocks(block):
+        for part in _in_precision(rows.blocks(block), program.dtype, block):
             x, weight = part.x, part.weight
             table[a.ROWS] = address(x)
             table[a.WEIGHTS] = 0 if weight is None else address(weight)
