@@ -14,7 +14,7 @@ from fastgmm import passes
 from fastgmm.covariance import Family
 from fastgmm.data import ArrayRows
 from fastgmm.density import Density
-from fastgmm.stats import SufficientStatistics
+from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, FloatArray, IntArray, RowBlock
 
 PIECE_BYTES = 1 << 21
@@ -78,8 +78,8 @@ def collect(parts: Iterable[Part], n_components: int, n_features: int, family: F
         n_rows += stats.n_rows
         before = found[k]
         found[k] = stats if before is None else before.merge(stats)
-    total = SufficientStatistics.zeros(family.scatter, n_components, n_features)
-    weight, mean, scatter = total.weight.copy(), total.mean.copy(), total.scatter
+    weight, mean = np.zeros(n_components), np.zeros((n_components, n_features))
+    scatter = np.zeros(scatter_shape(family.scatter, n_components, n_features))
     for k, single in enumerate(found):
         if single is None:
             continue
