@@ -72,13 +72,15 @@ CASES = (
 SHORT = Case(300, 2, 3)
 """What a model search does a thousand times: here the time is Python's, not the kernel's."""
 
+ALL = (*CASES, SHORT)
+
 
 def by_name(name: str) -> Case:
     """Return one of `CASES`, shrunk if the environment says so."""
-    for case in (*CASES, SHORT):
+    for case in ALL:
         if case.name == name:
             return case.small() if SMALL and case is not SHORT else case
-    msg = f"no case {name!r}; there are {', '.join(c.name for c in (*CASES, SHORT))}"
+    msg = f"no case {name!r}; there are {', '.join(c.name for c in ALL)}"
     raise ValueError(msg)
 
 

@@ -5,6 +5,8 @@ Obvious rather than fast: one component at a time, and scatter about the new mea
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,21 +58,59 @@ def log_densities(X: np.ndarray, state: State, covariance_type: str) -> np.ndarr
 
 def em(problem: Problem, iterations: int, reg_covar: float = 0.0) -> tuple[State, list[float]]:
     """Return the parameters after some iterations, and the log-likelihood of the start and after each iteration."""
+    states, history = path(problem, iterations, reg_covar)
+    return states[-1], history
+
+
+def path(problem: Problem, iterations: int, reg_covar: float = 0.0) -> tuple[list[State], list[float]]:
+    """Return the parameters and the log-likelihood of the start and after each iteration."""
     X, kind = problem.X, problem.case.covariance_type
-    state = State(problem.weights, problem.means, problem.covariances)
+    states = [State(problem.weights, problem.means, problem.covariances)]
     blocks = [slice(i, i + BLOCK) for i in range(0, len(X), BLOCK)]
     history = []
     for iteration in range(iterations + 1):
         total, responsibilities = 0.0, []
         for block in blocks:
-            log_p = log_densities(X[block].astype(float), state, kind)
+            log_p = log_densities(X[block].astype(float), states[-1], kind)
             norm = np.logaddexp.reduce(log_p, axis=1, keepdims=True)
             total += float(norm.sum())
             responsibilities.append(np.exp(log_p - norm))
         history.append(total)
         if iteration < iterations:
-            state = _maximize(X, blocks, responsibilities, kind, reg_covar)
-    return state, history
+            states.append(_maximize(X, blocks, responsibilities, kind, reg_covar))
+    return states, history
+
+
+class Reference(NamedTuple):
+    """What a library's result is held against after some iterations."""
+
+    state: State
+    step: float  # how far the last iteration went, as `difference` measures it
+    history: list[float]
+
+    def same(self, difference: float, tolerance: float) -> bool:
+        """Return whether a result with this difference can be of the same number of iterations from the same start."""
+        return bool(difference < min(tolerance, self.step / 10))
+
+
+def reference(problem: Problem, iterations: int, folder: Path | None = None) -> Reference:
+    """Return what to hold results against; kept in a folder, if given, under a name that data and method decide."""
+    file = None
+    if folder is not None:
+        key = hashlib.sha256(Path(__file__).read_bytes())
+        for array in (problem.X, problem.weights, problem.means, problem.covariances):
+            key.update(np.ascontiguousarray(array).data)
+        file = folder / f"{problem.case.name}-{problem.X.dtype}-{iterations}-{key.hexdigest()[:16]}.npz"
+        if file.exists():
+            with np.load(file) as kept:
+                state = State(*(kept[name] for name in State._fields))
+                return Reference(state, float(kept["step"]), list(kept["history"]))
+    states, history = path(problem, iterations)
+    step = difference(states[-2], states[-1], problem.case.covariance_type)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **states[-1]._asdict(), step=step, history=history)
+    return Reference(states[-1], step, history)
 
 
 def _maximize(X: np.ndarray, blocks: list[slice], resp: list[np.ndarray], kind: str, reg: float) -> State:
@@ -97,13 +137,15 @@ def difference(state: State, reference: State, covariance_type: str) -> float:
     Means are measured in standard deviations, covariances by the product of the two standard deviations.
     """
     k, d = reference.means.shape
-    worst = float(np.max(np.abs(state.weights - reference.weights) / reference.weights))
     deviations = np.array([np.sqrt(np.diag(c)) for c in dense(reference.covariances, k, d, covariance_type)])
-    worst = max(worst, float(np.max(np.abs(state.means - reference.means) / deviations)))
     scale = {
         "full": lambda: deviations[:, :, None] * deviations[:, None, :],
         "tied": lambda: deviations[0][:, None] * deviations[0],
         "diag": lambda: deviations**2,
         "spherical": lambda: deviations[:, 0] ** 2,
     }[covariance_type]()
-    return max(worst, float(np.max(np.abs(state.covariances - reference.covariances) / scale)))
+    worst = [
+        np.max(np.abs(mine - theirs) / unit)
+        for mine, theirs, unit in zip(state, reference, (reference.weights, deviations, scale), strict=True)
+    ]
+    return float(np.max(worst))  # NaN if any is: Python's own max would pass over it

@@ -1,109 +1,61 @@
 """One library in a process of its own, told what to do by lines of JSON on standard input.
 
-`compare` starts a worker with the interpreter of the library's environment, so this file imports nothing but NumPy and
-that library. Orders: ``load`` a problem (paths of .npy files), ``fit`` it for a number of iterations, ``quit``. Each
-answer is one line of JSON. A new peer is one function here and one row in `peers`.
+`peers.Worker` starts it with the interpreter of the library's environment, so this file imports nothing but NumPy and
+that library. Orders: ``load`` a problem (paths of .npy files), ``warm`` up on its first rows, ``fit`` it for a number
+of iterations, ``quit``. Each answer is one line of JSON. What a library is told to do is in `adapters`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import sys
 import time
 import traceback
 import warnings
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import numpy as np
 
-
-def fastgmm(problem: dict, iterations: int, _threads: int):
-    """Return a function that fits, and one that reads weights, means, covariances, log-likelihood."""
-    from fastgmm import GaussianMixture
-
-    return _sklearn_like(GaussianMixture, problem, iterations)
+WARM_ROWS = 20_000
 
 
-def sklearn(problem: dict, iterations: int, _threads: int):
-    """As above; both get their number of threads from the environment, before NumPy loads."""
-    from sklearn.mixture import GaussianMixture
-
-    return _sklearn_like(GaussianMixture, problem, iterations)
-
-
-def _sklearn_like(estimator, problem: dict, iterations: int):
-    model = estimator(
-        len(problem["weights"]),
-        covariance_type=problem["covariance_type"],
-        weights_init=problem["weights"],
-        means_init=problem["means"],
-        precisions_init=problem["precisions"],
-        tol=0.0,
-        reg_covar=0.0,
-        max_iter=iterations,
-    )
-
-    def fit():
-        return model.fit(problem["X"])
-
-    def read(fitted):
-        if fitted.n_iter_ != iterations:
-            msg = f"{fitted.n_iter_} iterations instead of {iterations}"
-            raise RuntimeError(msg)
-        return fitted.weights_, fitted.means_, fitted.covariances_, fitted.lower_bound_ * len(problem["X"])
-
-    return fit, read
+def load_adapters():
+    """Import `adapters` by its path: the other files of its folder must not stand in for modules of the same name."""
+    spec = importlib.util.spec_from_file_location("adapters", Path(__file__).with_name("adapters.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["adapters"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def onedal(problem: dict, iterations: int, threads: int):
-    """Intel's oneDAL; it takes full and diagonal covariances."""
-    import daal4py
+def restrict(threads: int, memory: float) -> None:
+    """Keep this process to so many cores and so many bytes of address space, where the system lets it."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
 
-    daal4py.daalinit(threads)
-    full = problem["covariance_type"] == "full"
-    algorithm = daal4py.em_gmm(
-        len(problem["weights"]),
-        fptype="double" if problem["X"].dtype == np.float64 else "float",
-        maxIterations=iterations,
-        accuracyThreshold=0.0,
-        covarianceStorage="" if full else "diagonal",
-    )
-    dtype = problem["X"].dtype
-    weights, means = problem["weights"][None].astype(dtype), problem["means"].astype(dtype)
-    covariances = [np.ascontiguousarray(c if full else c[None], dtype=dtype) for c in problem["covariances"]]
-
-    def fit():
-        return algorithm.compute(problem["X"], weights, means, covariances)
-
-    def read(result):
-        if int(result.nIterations.item()) != iterations:
-            msg = f"{int(result.nIterations.item())} iterations instead of {iterations}"
-            raise RuntimeError(msg)
-        fitted = np.array([c if full else c[0] for c in result.covariances])
-        return result.weights[0], result.means, fitted, float(result.goalFunction.item())
-
-    return fit, read
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
 
 
-def version(name: str) -> str:
+def version(name: str, packages: dict) -> str:
     """Return the version of the library behind a peer."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
     if name == "fastgmm":  # what is imported may be a checkout, beside an installed one
         from fastgmm import __version__
 
         return __version__
-    for package in {"sklearn": ["scikit-learn"], "onedal": ["daal", "daal4py"]}.get(name, [name]):
-        try:
+    for package in packages.get(name, (name,)):
+        with contextlib.suppress(PackageNotFoundError):
             return installed(package)
-        except PackageNotFoundError:
-            continue
     return "unknown"
 
 
-def _peak_memory(fit):
+def measured(fit):
     """Return what `fit` returns, its seconds, and the growth of the resident set (None where Linux does not tell)."""
     status = Path("/proc/self/status")
 
@@ -118,40 +70,55 @@ def _peak_memory(fit):
     start = time.perf_counter()
     result = fit()
     seconds = time.perf_counter() - start
-    return result, seconds, None if before is None else field("VmHWM") - before
+    return result, seconds, None if before is None else max(0, field("VmHWM") - before)
 
 
-def answer(name: str, order: dict, state: dict) -> dict:
+def answer(name: str, adapters, order: dict, state: dict) -> dict:
     """Carry out one order."""
     if order["do"] == "load":
         state.clear()
-        state.update({key: np.load(path) for key, path in order["arrays"].items()})
+        state["arrays"] = {key: np.load(path) for key, path in order["arrays"].items()}
         state["covariance_type"] = order["covariance_type"]
-        state["X"] = np.ascontiguousarray(state["X"])  # now in memory, every page touched
-        return {"version": version(name), "python": sys.version.split()[0], "numpy": np.__version__}
-    maker = {"fastgmm": fastgmm, "sklearn": sklearn, "onedal": onedal}[name]
-    if order["do"] == "warm":
-        maker(state, 1, order["threads"])[0]()  # compiles, loads, starts threads, touches pages
+        return {"version": version(name, adapters.PACKAGES), "python": sys.version.split()[0], "numpy": np.__version__}
+
+    def make(iterations: int, rows: int | None):
+        arrays = {**state["arrays"], "X": state["arrays"]["X"][:rows]}
+        task = adapters.Task(
+            **arrays, covariance_type=state["covariance_type"], iterations=iterations, threads=order["threads"]
+        )
+        return adapters.ADAPTERS[name](task)
+
+    if order["do"] == "warm":  # compiles, loads, starts threads
+        fit, read = make(1, WARM_ROWS)
+        read(fit())
         return {}
-    fit, read = maker(state, order["iterations"], order["threads"])
-    result, seconds, memory = _peak_memory(fit)
+    key = order["iterations"]
+    if state.get("made", (None,))[0] != key:
+        state["made"] = key, make(key, None)
+    fit, read = state["made"][1]
+    result, seconds, memory = measured(fit)
     weights, means, covariances, log_likelihood = read(result)
     if order.get("out"):
         np.savez(order["out"], weights=weights, means=means, covariances=covariances)
-    return {"seconds": seconds, "memory": memory, "log_likelihood": float(log_likelihood)}
+    reply = {"seconds": seconds, "memory": memory}
+    if log_likelihood is not None:
+        reply["log_likelihood"] = float(log_likelihood)
+    return reply
 
 
 def main() -> None:
-    name, state = sys.argv[1], {}
+    name, threads, memory = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    restrict(threads, memory)
     warnings.simplefilter("ignore")  # a fixed number of iterations never converges
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints goes to standard error, not between the answers
+    adapters, state = load_adapters(), {}
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "quit":
             return
         try:
-            reply = answer(name, order, state)
+            reply = answer(name, adapters, order, state)
         except Exception as error:  # the comparison goes on and shows that this peer failed
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}

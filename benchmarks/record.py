@@ -1,0 +1,148 @@
+"""What every measurement shares: where and when it was made, medians of ratios, and the way into the docs.
+
+A script that measures writes JSON below ``benchmarks/figures``; `report` turns that into tables between two markers of
+a docs page. So a table can be pasted again without measuring, and the page says nothing that is not in a file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HERE = Path(__file__).parent
+FIGURES = HERE / "figures"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+
+def cpu() -> str:
+    """Return the name of the processor, and its widest vectors where the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    name = fields.get("model name", platform.machine()).replace("(R)", "")
+    flags = fields.get("flags", "").split()
+    vectors = next((title for flag, title in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+    return f"{name}{', ' + vectors if vectors else ''}, {os.cpu_count()} cores"
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, marked if there are changes."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def circumstances(**more: Any) -> dict[str, Any]:
+    """Return what a reader must know about a measurement: processor, date, commit, versions."""
+    import numba
+    import numpy
+
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    versions = {"python": platform.python_version(), "numpy": numpy.__version__, "numba": numba.__version__}
+    return {"cpu": cpu(), "date": date, "commit": commit(), "platform": platform.platform(), **versions, **more}
+
+
+def median_ratio(theirs: Mapping[str, float], ours: Mapping[str, float]) -> float:
+    """Return the median over the rounds that both took part in of their time over our time in the same round.
+
+    Not the ratio of medians: a machine that changes its speed between rounds would then favour one of the two.
+
+    Parameters
+    ----------
+    theirs, ours : mapping of str to float
+        Round -> seconds.
+
+    Raises
+    ------
+    ValueError
+        They have no round in common.
+    """
+    common = [r for r in theirs if r in ours]
+    if not common:
+        msg = f"no round in common: {sorted(theirs)} and {sorted(ours)}"
+        raise ValueError(msg)
+    return statistics.median(theirs[r] / ours[r] for r in common)
+
+
+def save(name: str, content: Any) -> Path:
+    """Write JSON to ``benchmarks/figures/<name>.json``, one short row a line."""
+    FIGURES.mkdir(exist_ok=True)
+    path = FIGURES / f"{name}.json"
+    path.write_text(json.dumps(_rounded(content), indent=1) + "\n")
+    return path
+
+
+def load(name: str) -> Any:
+    """Return what was saved under a name, or None."""
+    path = FIGURES / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _rounded(value: Any) -> Any:
+    """Return the same with floats of five digits: more than any of them is good for, and readable diffs."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {str(k): _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return value
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table.
+
+    Raises
+    ------
+    ValueError
+        A row has another number of cells than the header.
+    """
+    wrong = [row for row in rows if len(row) != len(header)]
+    if wrong:
+        msg = f"rows must have {len(header)} cells; got {wrong[0]}"
+        raise ValueError(msg)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def paste(text: str, name: str, block: str) -> str:
+    """Return a page with what stands between ``<!-- name: ... -->`` and ``<!-- end -->`` replaced.
+
+    Raises
+    ------
+    ValueError
+        The page does not have exactly one such pair of markers.
+    """
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith(f"<!-- {name}:")]
+    if len(starts) != 1:
+        msg = f"the page must have one line '<!-- {name}: ... -->'; it has {len(starts)}"
+        raise ValueError(msg)
+    try:
+        end = lines.index("<!-- end -->", starts[0])
+    except ValueError:
+        msg = f"no line '<!-- end -->' after the marker {name!r}"
+        raise ValueError(msg) from None
+    return "\n".join([*lines[: starts[0] + 1], "", block.strip(), "", *lines[end:]]) + "\n"
+
+
+def digits(value: float) -> str:
+    """Return a number as a table shows it: three digits."""
+    if value == 0 or 1e-3 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.2g}"

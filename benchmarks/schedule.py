@@ -1,0 +1,48 @@
+"""Interleaved rounds within a time budget.
+
+In a round every contestant runs once. Cheap contestants take part in as many rounds as they are told to; one that would
+overrun the budget sits out. The first one (ours) runs in every round in which another does, because a ratio is taken
+within a round, and every contestant gets at least one round.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def rounds(
+    names: list[str], most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> Iterator[tuple[int, str]]:
+    """Yield (round, name) in the order in which to run; what the caller takes until it asks again is that run's cost.
+
+    Parameters
+    ----------
+    names : list of str
+        The first runs in every round. A name may be removed from the list on the way: it then runs no more.
+    most : int
+        Rounds.
+    seconds : float
+        Budget. The first round is run whatever it takes.
+    clock : callable
+    """
+    start, first = clock(), names[0]
+    cost: dict[str, float] = {}
+    for round_ in range(most):
+        # what a run will take, with ours beside it
+        def fits(name: str) -> bool:
+            spent = clock() - start
+            return name not in cost or spent + cost[name] + (cost[first] if name != first else 0.0) <= seconds
+
+        others = [name for name in names[1:] if fits(name)]
+        if round_ and not (others or (len(names) == 1 and fits(first))):
+            return
+        for name in [first, *others]:
+            if name not in names or (round_ and name != first and not fits(name)):
+                continue
+            before = clock()
+            yield round_, name
+            cost[name] = clock() - before
