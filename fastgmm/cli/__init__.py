@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from fastgmm.cli.parser import build_parser
+from fastgmm.cli.wording import for_shell
 
 __all__ = ["main"]
 
@@ -97,7 +98,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     """Turn an exception into one sentence and an exit status."""
     from fastgmm.errors import FastgmmError, InvalidParameterError
 
-    text = " ".join(str(error).split())
+    text = for_shell(" ".join(str(error).split()))
     if isinstance(error, InvalidParameterError):
         return text, USAGE
     if isinstance(error, FastgmmError):
@@ -116,7 +117,7 @@ def _warnings_in_one_line(command: str) -> Iterator[None]:
     """Show warnings as sentences to users, not as places in our code."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"{command}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"{command}: warning: {for_shell(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         from fastgmm.errors import FastgmmWarning

@@ -12,7 +12,8 @@ import numpy as np
 from fastgmm.cli.inputs import Data, read_data
 from fastgmm.cli.outputs import check_model_name, emit, opened
 from fastgmm.cli.pictures import check_picture, draw
-from fastgmm.cli.report import describe_mixture, describe_selection
+from fastgmm.cli.report import count, describe_mixture, describe_selection
+from fastgmm.cli.wording import for_shell
 from fastgmm.data import as_rows
 from fastgmm.datasets import FAITHFUL_COLUMNS, load_faithful
 from fastgmm.errors import InvalidDataError
@@ -57,7 +58,7 @@ def select(args: argparse.Namespace) -> None:
     files = [name for name in (args.out, args.plot) if name is not None]
     best = result.best
     text = (
-        f"{describe_selection(result)}\n\nBest: {best.n_components} component{'s' * (best.n_components != 1)},"
+        f"{describe_selection(result)}\n\nBest: {count(best.n_components, 'component')},"
         f" covariance type {best.covariance_type}.{_written(files)}"
     )
     summary = {
@@ -189,10 +190,10 @@ def _text(
     mixture = model.mixture_
     result = model.result_
     took = "" if seconds is None else f" {seconds:.2f} s."
-    status = "" if result is None else f"{result.status.value} {result.n_iter} iterations.{took}\n"
+    status = "" if result is None else f"{for_shell(result.status.value)} {count(result.n_iter, 'iteration')}.{took}\n"
     return (
-        f"{mixture.n_components} component{'s' * (mixture.n_components != 1)}, covariance type"
-        f" {mixture.covariance_type}; {len(data.x)} rows, {mixture.n_features} features.\n{status}"
+        f"{count(mixture.n_components, 'component')}, covariance type {mixture.covariance_type};"
+        f" {count(len(data.x), 'row')}, {count(mixture.n_features, 'feature')}.\n{status}"
         f"log-likelihood {candidate.log_likelihood:.3f} ({model.lower_bound_:.5g} a row), {candidate.n_parameters}"
         f" parameters\nBIC {candidate.bic:.2f}, AIC {candidate.aic:.2f}, ICL {candidate.icl:.2f} (smaller is better)"
         f"\n\n{describe_mixture(mixture, data.names)}{_written(files)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastgmm.mixture import Mixture
 from fastgmm.selection import CRITERIA, Candidate, SelectionResult
 from fastgmm.typing import Float64Array
 
-__all__ = ["align", "describe_mixture", "describe_selection"]
+__all__ = ["align", "count", "describe_mixture", "describe_selection"]
 
 MOST_COMPONENTS: Final = 30
 MOST_FEATURES: Final = 6
@@ -43,6 +44,12 @@ def align(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def count(number: int, noun: str) -> str:
+    """Say how many: "1 feature", "2 features", "2 batches"."""
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def describe_mixture(mixture: Mixture, names: Sequence[str] | None) -> str:
@@ -75,9 +82,9 @@ def describe_mixture(mixture: Mixture, names: Sequence[str] | None) -> str:
     ]
     text = align(rows)
     if shown < mixture.n_components:
-        text += f"\n... and {mixture.n_components - shown} more components"
+        text += f"\n... and {count(mixture.n_components - shown, 'more component')}"
     if n_features < mixture.n_features:
-        text += f"\n... and {mixture.n_features - n_features} more features"
+        text += f"\n... and {count(mixture.n_features - n_features, 'more feature')}"
     return text
 
 
@@ -100,26 +107,29 @@ def describe_selection(result: SelectionResult, criteria: Sequence[str] = CRITER
     types = list(dict.fromkeys(c.covariance_type for c in result.candidates))
     counts = sorted({c.n_components for c in result.candidates})
     found = {(c.n_components, c.covariance_type): c for c in result.candidates}
-    marks: dict[str, str] = {}
+    deciding = result.criterion.upper()
+    best = f"best by {deciding}" if len(ordered) == 1 else f"best by the criterion of its table; {deciding} decides"
+    marks = {"*": best}
     tables = []
     for criterion in ordered:
+        winner = replace(result, criterion=criterion).ranked()[0]
         rows = [[criterion.upper(), *types]]
-        for count in counts:
-            cells = [_cell(found.get((count, name)), criterion, result, marks) for name in types]
-            rows.append([f"K = {count}", *cells])
+        for k in counts:
+            cells = [_cell(found.get((k, name)), criterion, winner, marks) for name in types]
+            rows.append([f"K = {k}", *cells])
         tables.append(align(rows, left=1))
     legend = "; ".join(f"{mark} {meaning}" for mark, meaning in marks.items())
     return "\n\n".join([*tables, f"Smaller is better. {legend}"])
 
 
-def _cell(candidate: Candidate | None, criterion: str, result: SelectionResult, marks: dict[str, str]) -> str:
-    """Format one value with its marks, and note what they mean; blanks keep the numbers in line."""
+def _cell(candidate: Candidate | None, criterion: str, winner: Candidate, marks: dict[str, str]) -> str:
+    """Format one value with its mark, and note what it means; blanks keep the numbers in line."""
     if candidate is None:
         return "- "
     value = getattr(candidate, criterion)
     mark, meaning = " ", ""
-    if candidate is result.best:
-        mark, meaning = "*", f"best by {result.criterion.upper()}"
+    if candidate is winner:
+        mark = "*"
     elif candidate.error:
         mark, meaning = "!", "could not be fitted"
     elif candidate.degenerate:

@@ -12,7 +12,8 @@ import numpy as np
 
 from fastgmm import __version__
 from fastgmm.cli.outputs import emit
-from fastgmm.cli.report import align, describe_mixture
+from fastgmm.cli.report import align, count, describe_mixture
+from fastgmm.cli.wording import for_shell
 from fastgmm.covariance import FAMILIES
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.mixture import Mixture
@@ -101,8 +102,13 @@ def _model(args: argparse.Namespace) -> None:
     ]
     if result is not None and not isinstance(model, Mixture) and model.result_ is not None:
         lines += [
-            ("fit", f"{model.result_.status.value} {model.n_iter_} iterations"),
+            ("fit", f"{for_shell(model.result_.status.value)} {count(model.n_iter_, 'iteration')}"),
             ("log-likelihood", f"{model.result_.log_likelihood:.6g} ({model.lower_bound_:.6g} a row)"),
+        ]
+    elif not isinstance(model, Mixture) and (online := model.online_) is not None:
+        lines += [
+            ("learnt from", f"{online.n_rows} rows in {count(online.n_batches, 'batch')}"),
+            ("last batch", f"{online.score:.6g} a row, under the model before it"),
         ]
     summary = {
         "file": args.model,
@@ -113,6 +119,7 @@ def _model(args: argparse.Namespace) -> None:
         "n_parameters": mixture.n_parameters,
         "settings": header.get("settings"),
         "fit": fit or None,
+        "online": header.get("online"),
         "weights": mixture.weights,
         "means": mixture.means,
         "covariances": mixture.covariances,
