@@ -351,7 +351,7 @@ def test_data_errors_are_one_sentence_and_leave_nothing(run, content, words, mes
         (["fit", "none.csv", "-k", "2"], r"none\.csv: No such file or directory"),
         (["fit", ".", "-k", "2"], r"\.: Is a directory"),
         (["fit", "x.xlsx", "-k", "2"], r"x\.xlsx: cannot tell its format"),
-        (["fit", FAITHFUL, "-k", "300"], r"n_components = 300, n_samples = 272"),
+        (["fit", FAITHFUL, "-k", "300"], r"-k = 300, rows = 272"),
         (["predict", "none.npz", FAITHFUL], r"none\.npz: No such file or directory"),
         (["predict", FAITHFUL, FAITHFUL], r"faithful\.csv is not a model file"),
         (["info", FAITHFUL], r"faithful\.csv is not a model file"),

@@ -1,0 +1,100 @@
+"""What the shell says, and in whose words."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastgmm
+from fastgmm.cli import main
+from fastgmm.cli.parser import build_parser
+from fastgmm.cli.report import count, describe_selection
+from fastgmm.cli.wording import FLAGS, WORDS, for_shell
+from fastgmm.datasets import load_faithful
+from fastgmm.selection import CRITERIA, select_model
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("t.csv", load_faithful(), "%g", ",", header="eruptions,waiting", comments="")
+    return "t.csv"
+
+
+def test_every_flag_exists():
+    parser = build_parser()
+    words = ["fit", "x.csv", "-k", "2"]
+    help_text = parser._subparsers._group_actions[0].choices["fit"].format_help()
+    assert parser.parse_args(words).components == 2
+    assert all(re.search(rf"(?<![\w-]){flag}\b", help_text) for flag in FLAGS.values())
+    parameters = fastgmm.GaussianMixture().get_params()
+    assert set(FLAGS) - {"sample_weight"} <= set(parameters)
+    assert not set(WORDS) & set(parameters)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("n_components = 300, n_samples = 272", "-k = 300, rows = 272"),
+        ("Use covariance_type='diag' or 'spherical'", "Use --covariance diag or 'spherical'"),
+        ("reg_covar=1e-06 exceeds", "--reg-covar 1e-06 exceeds"),
+        ("(init_params, n_init), or tol.", "(--init, --n-init), or --tol."),
+        ("sample_weight must be finite", "--weights must be finite"),
+        ("tolerance atol total not_n_components", "tolerance atol total not_n_components"),
+    ],
+)
+def test_messages_name_options(said, heard):
+    assert for_shell(said) == heard
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"), [(1, "feature", "1 feature"), (0, "row", "0 rows"), (2, "batch", "2 batches")]
+)
+def test_count(number, noun, text):
+    assert count(number, noun) == text
+
+
+def test_an_error_names_what_was_typed(table, capsys):
+    assert main(["fit", table, "-k", "300"]) == 1
+    error = capsys.readouterr().err
+    assert "-k = 300, rows = 272" in error
+    assert "n_components" not in error
+    assert main(["fit", table, "-k", "2", "--max-iter", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "increase --max-iter, --tol" in shown.err
+    assert "stopped at --max-iter before it converged" in shown.out
+    assert "1 iteration." in shown.out
+
+
+def test_one_feature_is_a_feature(table, capsys):
+    assert main(["fit", table, "-k", "1", "--columns", "waiting"]) == 0
+    assert "1 component, covariance type full; 272 rows, 1 feature." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_each_table_marks_its_own_best(criterion):
+    result = select_model(load_faithful(), range(1, 5), criterion=criterion, random_state=0, n_init=2, tol=1e-6)
+    text = describe_selection(result)
+    assert text.split("\n\n")[0].startswith(criterion.upper())
+    for block in text.split("\n\n")[:-1]:
+        name = block.split()[0].lower()
+        values = [float(cell) for line in block.splitlines()[1:] for cell in re.findall(r"-?\d+\.\d\d", line)]
+        marked = re.findall(r"(-?\d+\.\d\d)\*", block)
+        best = replace(result, criterion=name).ranked()[0]
+        assert marked == [f"{getattr(best, name):.2f}"]
+        assert float(marked[0]) == min(values)
+    assert len(text.split("\n\n")) == 4
+    assert f"* best by the criterion of its table; {criterion.upper()} decides" in text
+    assert "best by BIC" in describe_selection(replace(result, criterion="bic"), ["bic"])
+
+
+def test_info_tells_of_a_stream(tmp_path, capsys):
+    model = fastgmm.GaussianMixture(2, random_state=0)
+    for _ in range(2):
+        model.partial_fit(load_faithful())
+    model.save(tmp_path / "m.npz")
+    assert main(["info", str(tmp_path / "m.npz")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"learnt from +544 rows in 2 batches", shown)
+    assert f"{model.online_.score:.6g} a row" in shown
