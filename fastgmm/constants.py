@@ -45,3 +45,12 @@ WEIGHT_SUM_ATOL: Final = 1e-6
 
 SMALL_COVARIANCES_BYTES: Final = 1 << 22
 """Up to here EM keeps the last iteration's covariances for its monotone check; above, memory matters more."""
+
+RESEEDS_PER_COMPONENT: Final = 3
+"""How often ``degenerate="reseed"`` starts one component again; a component that dies three times will die again."""
+
+RESEEDS_PER_FIT: Final = 100
+"""The same for all components together, so that a mixture far too large for its data still comes to an end soon."""
+
+POORLY_FITTED: Final = 0.05
+"""Part of the data, by weight, with the lowest density: one of these rows is where a component is started again."""

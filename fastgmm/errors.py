@@ -70,6 +70,10 @@ class ModelFileError(FastgmmError, ValueError):
     """A model file is damaged, foreign, or of a version that this release cannot read."""
 
 
+class CheckpointError(FastgmmError, ValueError):
+    """A checkpoint cannot be used: it is of other data or settings, it is damaged, or it is in the way."""
+
+
 class FastgmmWarning(UserWarning):
     """Base of all warnings that fastgmm emits on purpose."""
 

@@ -86,7 +86,7 @@ def run_passes(
     accumulate: Callable[[ArrayRows, str], Accumulate],
     scatter: str,
     step_size: StepSize,
-    reg_covar: float,
+    reg_covar: Reference,
     reference_variance: Reference,
     floor: bool,
 ) -> Params:

@@ -109,7 +109,7 @@ class OnlineState:
         return self.stats.n_rows
 
 
-def recall(params: Params, total_weight: float, reg_covar: float, n_rows: int = 0) -> OnlineState:
+def recall(params: Params, total_weight: float, reg_covar: Reference, n_rows: int = 0) -> OnlineState:
     """Return a memory of `total_weight` rows whose M-step is `params`.
 
     Parameters
@@ -117,7 +117,7 @@ def recall(params: Params, total_weight: float, reg_covar: float, n_rows: int = 
     params : Params
     total_weight : float
         How much the past is to count, in rows.
-    reg_covar : float
+    reg_covar : float or ndarray (D,)
         What the M-step adds to every variance.
     n_rows : int
         Rows of the past.
@@ -137,23 +137,23 @@ def recall(params: Params, total_weight: float, reg_covar: float, n_rows: int = 
     return OnlineState(stats, total_weight, n_batches=0, step=math.nan, score=math.nan)
 
 
-def _full(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: float) -> Float64Array:
+def _full(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: Reference) -> Float64Array:
     return (covariances - reg_covar * np.eye(n_features)) * weight[:, None, None]
 
 
-def _pooled(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: float) -> Float64Array:
+def _pooled(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: Reference) -> Float64Array:
     return (covariances - reg_covar * np.eye(n_features)) * float(weight.sum())
 
 
-def _diag(covariances: Float64Array, weight: Float64Array, _: int, reg_covar: float) -> Float64Array:
+def _diag(covariances: Float64Array, weight: Float64Array, _: int, reg_covar: Reference) -> Float64Array:
     return (covariances - reg_covar) * weight[:, None]
 
 
-def _trace(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: float) -> Float64Array:
-    return (covariances - reg_covar) * weight * n_features
+def _trace(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: Reference) -> Float64Array:
+    return (covariances - np.mean(reg_covar)) * weight * n_features
 
 
-_SCATTER: dict[str, Callable[[Float64Array, Float64Array, int, float], Float64Array]] = {
+_SCATTER: dict[str, Callable[[Float64Array, Float64Array, int, Reference], Float64Array]] = {
     "full": _full,
     "pooled": _pooled,
     "diag": _diag,
@@ -197,7 +197,7 @@ def absorb(memory: OnlineState | None, batch: SufficientStatistics, weight: floa
 
 
 def settle(
-    memory: OnlineState, previous: Params, reg_covar: float, reference_variance: Reference, *, floor: bool = True
+    memory: OnlineState, previous: Params, reg_covar: Reference, reference_variance: Reference, *, floor: bool = True
 ) -> tuple[Params, OnlineState]:
     """Take the M-step of online EM, whose result has a density.
 
@@ -206,7 +206,7 @@ def settle(
     memory : OnlineState
     previous : Params
         What a component without rows keeps.
-    reg_covar : float
+    reg_covar : float or ndarray (D,)
         Added to every variance.
     reference_variance, floor
         As in `sound`.

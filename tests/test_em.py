@@ -373,5 +373,5 @@ def test_memory_is_three_covariance_arrays():
 
 
 def test_unknown_policy_names_the_valid_ones():
-    with pytest.raises(InvalidParameterError, match="'floor', 'raise'"):
+    with pytest.raises(InvalidParameterError, match="'floor', 'reseed', 'drop', 'raise'"):
         fit(blobs(), degenerate="ignore")

@@ -6,11 +6,13 @@ The functions here join a family to the other values: `density` makes what a dat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, RESOLUTION, WEIGHT_SUM_ATOL
+from fastgmm.covariance import components as _components
 from fastgmm.covariance.base import Family, Reference, floor_levels
 from fastgmm.covariance.diag import Diag
 from fastgmm.covariance.full import Full
@@ -30,10 +32,13 @@ __all__ = [
     "density",
     "empty_components",
     "family",
+    "is_shared",
     "make_params",
     "maximize",
     "n_parameters",
+    "place",
     "repair",
+    "take",
     "unresolved",
 ]
 
@@ -104,7 +109,7 @@ def empty_components(stats: SufficientStatistics) -> Array | None:
     return ~(weight > limit)
 
 
-def maximize(stats: SufficientStatistics, previous: Params, reg_covar: float) -> Params:
+def maximize(stats: SufficientStatistics, previous: Params, reg_covar: Reference) -> Params:
     """The M-step: the parameters that maximise the expected log-likelihood given the statistics.
 
     Parameters
@@ -114,12 +119,13 @@ def maximize(stats: SufficientStatistics, previous: Params, reg_covar: float) ->
     previous : Params
         Parameters of the pass. An empty component keeps its mean and covariance from here; its weight becomes what its
         rows weigh, possibly 0.
-    reg_covar : float
-        Added to every variance, in squared units of the data.
+    reg_covar : float or ndarray (D,)
+        Added to every variance, in squared units of the data; one for each feature where given so (a spherical
+        covariance takes their mean).
 
     Notes
     -----
-    pi_k = n_k / sum_j n_j, mu_k = mean_k, Sigma_k = S_k / n_k + reg_covar I, constrained to the family.
+    pi_k = n_k / sum_j n_j, mu_k = mean_k, Sigma_k = S_k / n_k + diag(reg_covar), constrained to the family.
     """
     empty = empty_components(stats)
     means = stats.mean
@@ -132,6 +138,22 @@ def maximize(stats: SufficientStatistics, previous: Params, reg_covar: float) ->
     fam = FAMILIES[previous.covariance_type]
     covariances = fam.maximize(stats, reg_covar, previous.covariances, empty)
     return Params(weights, means, covariances, previous.covariance_type)
+
+
+def is_shared(covariance_type: str) -> bool:
+    """Whether all components of this family have one covariance."""
+    fam = FAMILIES[covariance_type]
+    return fam.shape(1, 1) == fam.shape(2, 1)
+
+
+def take(params: Params, keep: Sequence[int]) -> Params:
+    """Return the mixture of the components `keep` alone; see `fastgmm.covariance.components`."""
+    return _components.take(params, keep, shared=is_shared(params.covariance_type))
+
+
+def place(params: Params, components: Sequence[int], means: Float64Array, models: Sequence[int]) -> Params:
+    """Return the mixture with `components` started elsewhere; see `fastgmm.covariance.components`."""
+    return _components.place(params, components, means, models, shared=is_shared(params.covariance_type))
 
 
 def unresolved(params: Params) -> Array | None:

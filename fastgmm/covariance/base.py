@@ -3,7 +3,7 @@
 A family is everything about the shape of the covariances, on arrays of K and D with no rows in sight:
 
 =====================  ================================================================================
-M-step                 Sigma_k = S_k / n_k + reg_covar I, constrained to the family
+M-step                 Sigma_k = S_k / n_k + diag(reg_covar), constrained to the family
 density                W_k with W_k Sigma_k W_k' = I and log det W_k, in the form of the family's factor kind
 count                  n_parameters: free parameters of the covariances alone (for BIC and AIC)
 repair                 floor: what happens to a component that collapsed
@@ -57,9 +57,11 @@ class Family(Protocol):
         ...
 
     def maximize(
-        self, stats: SufficientStatistics, reg_covar: float, previous: Float64Array, empty: Array | None
+        self, stats: SufficientStatistics, reg_covar: Reference, previous: Float64Array, empty: Array | None
     ) -> Float64Array:
         """Return new covariances; those of the components marked in `empty` (K,) bool are copied from `previous`.
+
+        `reg_covar` is added to the variances: one number, or one for each feature.
 
         `empty` is None where no component is. The result is a new array; `stats` is not changed.
         """

@@ -39,7 +39,7 @@ class Diag:
         return n_components * n_features
 
     def maximize(
-        self, stats: SufficientStatistics, reg_covar: float, previous: Float64Array, empty: Array | None
+        self, stats: SufficientStatistics, reg_covar: Reference, previous: Float64Array, empty: Array | None
     ) -> Float64Array:
         """Return diag(S_k) / n_k + reg_covar."""
         weight = stats.weight if empty is None else np.where(empty, 1.0, stats.weight)

@@ -33,7 +33,7 @@ class Full:
         return n_components * n_features * (n_features + 1) // 2
 
     def maximize(
-        self, stats: SufficientStatistics, reg_covar: float, previous: Float64Array, empty: Array | None
+        self, stats: SufficientStatistics, reg_covar: Reference, previous: Float64Array, empty: Array | None
     ) -> Float64Array:
         """Return S_k / n_k + reg_covar I."""
         weight = stats.weight if empty is None else np.where(empty, 1.0, stats.weight)

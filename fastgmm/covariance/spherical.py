@@ -39,12 +39,12 @@ class Spherical:
         return n_components
 
     def maximize(
-        self, stats: SufficientStatistics, reg_covar: float, previous: Float64Array, empty: Array | None
+        self, stats: SufficientStatistics, reg_covar: Reference, previous: Float64Array, empty: Array | None
     ) -> Float64Array:
-        """Return trace(S_k) / (D n_k) + reg_covar."""
+        """Return trace(S_k) / (D n_k) + reg_covar, the mean of it where it is given per feature."""
         weight = stats.weight if empty is None else np.where(empty, 1.0, stats.weight)
         covariances: Float64Array = stats.scatter / (weight * stats.n_features)
-        covariances += reg_covar
+        covariances += reg_covar.mean() if isinstance(reg_covar, np.ndarray) else reg_covar
         if empty is not None:
             covariances[empty] = previous[empty]
         return covariances

@@ -33,7 +33,7 @@ class Tied:
         return n_features * (n_features + 1) // 2
 
     def maximize(
-        self, stats: SufficientStatistics, reg_covar: float, previous: Float64Array, empty: Array | None
+        self, stats: SufficientStatistics, reg_covar: Reference, previous: Float64Array, empty: Array | None
     ) -> Float64Array:
         """Return S / n + reg_covar I with S pooled and n the weight of all components."""
         if empty is not None and bool(empty.all()):

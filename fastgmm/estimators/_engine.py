@@ -20,6 +20,7 @@ from fastgmm.initialize import RowSample, draw_sample
 from fastgmm.params import Params
 from fastgmm.passes import Accumulator
 from fastgmm.stats import SufficientStatistics
+from fastgmm.typing import Float64Array
 
 
 class MakeRows(Protocol):
@@ -52,17 +53,19 @@ class Engine:
     sample : callable
         ``sample(rows, n_components, rng, *, spread_only=False) -> RowSample``.
     accumulate : callable
-        ``accumulate(rows, scatter)`` returns the pass of a fit, ``(params, *, moments=True) -> SufficientStatistics``.
+        ``accumulate(rows, scatter, centre)`` returns the pass of a fit,
+        ``(params, *, moments=True) -> SufficientStatistics``. `centre` (D,) is a place near the mean of the data that
+        depends on nothing but data and random state, see `fastgmm.passes.Accumulator`.
     """
 
     rows: MakeRows
     sample: DrawSample
-    accumulate: Callable[[Rows, str], Accumulate]
+    accumulate: Callable[[Rows, str, Float64Array], Accumulate]
 
 
-def accumulate_here(rows: Rows, scatter: str) -> Accumulate:
+def accumulate_here(rows: Rows, scatter: str, centre: Float64Array) -> Accumulate:
     """Return the pass over `rows` in this process."""
-    run = Accumulator(rows, scatter)
+    run = Accumulator(rows, scatter, centre=centre)
 
     def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
         return run(covariance.density(params), moments=moments)

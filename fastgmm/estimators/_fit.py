@@ -5,41 +5,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from fastgmm.covariance import Reference
-from fastgmm.em import Accumulate, ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord, fit_em
+from fastgmm.em import Accumulate, FitResult, FitStatus, IterationInfo, Places, StartRecord, fit_em
 from fastgmm.errors import SingularCovarianceError
 from fastgmm.estimators._settings import Settings
 from fastgmm.params import Params
 
 FitCallback = Callable[[IterationInfo], object]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StartRecord:
-    """What became of one start; the parameters are kept of the best one only.
-
-    Attributes
-    ----------
-    status : FitStatus or None
-        None if the fit failed.
-    lower_bound : float
-        Mean log-likelihood, nats; NaN if the fit failed.
-    n_iter : int
-    history : tuple of IterationRecord
-    events : tuple of ComponentEvent
-    error : str
-        Why the fit failed; empty if it did not.
-    """
-
-    status: FitStatus | None
-    lower_bound: float
-    n_iter: int
-    history: tuple[IterationRecord, ...]
-    events: tuple[ComponentEvent, ...]
-    error: str
+STOPPED = (FitStatus.CALLBACK_STOPPED, FitStatus.MAX_TIME)
+"""A fit that ended like this was interrupted: no further start is made."""
 
 
 def fit_starts(
@@ -50,6 +28,8 @@ def fit_starts(
     reference_variance: Reference,
     monotone_rtol: float,
     callback: FitCallback | None,
+    places: Places | None = None,
+    deadline: float | None = None,
 ) -> tuple[FitResult, tuple[StartRecord, ...]]:
     """Run EM from each start and return the result of the largest likelihood.
 
@@ -66,6 +46,10 @@ def fit_starts(
         As in `fit_em`.
     callback : callable or None
         As in `fit_em`. When it stops a fit, no further start is made.
+    places : callable or None
+        As in `fit_em`.
+    deadline : float or None
+        As in `fit_em`, for all starts together: none is begun later, but the first one is always evaluated.
 
     Raises
     ------
@@ -76,6 +60,8 @@ def fit_starts(
     failure: SingularCovarianceError | None = None
     records: list[StartRecord] = []
     for params in starts:
+        if records and deadline is not None and time.perf_counter() >= deadline:
+            break
         try:
             result = fit_em(
                 accumulate,
@@ -86,7 +72,9 @@ def fit_starts(
                 max_iter=settings.max_iter,
                 callback=callback,
                 degenerate=settings.degenerate,
+                places=places,
                 monotone_rtol=monotone_rtol,
+                deadline=deadline,
             )
         except SingularCovarianceError as error:
             failure = error
@@ -95,7 +83,7 @@ def fit_starts(
         records.append(StartRecord(result.status, result.lower_bound, result.n_iter, result.history, result.events, ""))
         if best is None or result.lower_bound > best.lower_bound:
             best = result
-        if result.status is FitStatus.CALLBACK_STOPPED:
+        if result.status in STOPPED:
             break
     if best is None:
         assert failure is not None  # there is at least one start

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgmm import __version__, covariance, passes
-from fastgmm.em import FitResult
+from fastgmm.em import FitResult, StartRecord
 from fastgmm.errors import FastgmmWarning
 from fastgmm.estimators._arrays import FittedArray
-from fastgmm.estimators._fit import StartRecord
 from fastgmm.estimators._sklearn import SklearnEstimator, naming_bad_values
 from fastgmm.mixture import Mixture
 from fastgmm.online import OnlineState

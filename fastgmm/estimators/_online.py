@@ -15,14 +15,13 @@ import numpy as np
 from fastgmm.errors import DegenerateComponentWarning, InvalidParameterError
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._fitted import FittedMixture, out_of_float32
-from fastgmm.estimators._report import usable_reg_covar, warn_about_data
+from fastgmm.estimators._report import added_variance, usable_reg_covar, warn_about_data
 from fastgmm.estimators._settings import Settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
 from fastgmm.initialize import Start, starting_params
 from fastgmm.mixture import Mixture
 from fastgmm.online import OnlineState, absorb, feature_variance, recall, settle, sound
 from fastgmm.params import Params
-from fastgmm.typing import Float64Array
 
 LARGEST_WEIGHT = 1e300
 """Weight of a batch at most: only ratios of such weights matter, and their sum must stay a number."""
@@ -72,7 +71,7 @@ def begin(
     dtype = rows.dtype
     with naming_bad_values(rows, weightable=True):
         sample = engine.sample(rows, settings.n_components, rng, spread_only=start.complete)
-        reg_covar = usable_reg_covar(settings.reg_covar, sample, stacklevel=stacklevel + 1)
+        reg_covar = usable_reg_covar(settings, sample, stacklevel=stacklevel + 1)
         if out_of_float32(sample.variance) and dtype == np.float32:
             rows = engine.rows(data, sample_weight, dtype=np.float64)
         warn_about_data(sample, rows.n_rows, settings, names, stacklevel=stacklevel + 1)
@@ -109,11 +108,11 @@ def go_on(rows: Rows, settings: Settings, model: FittedMixture, *, engine: Engin
         result = model.result_
         past = rows.total_weight / rows.weight_scale if result is None else result.total_weight
         spread = feature_variance(recall(params, 1.0, 0.0).stats)
-        memory = recall(params, past, _usable(settings.reg_covar, spread))
+        memory = recall(params, past, added_variance(settings, spread))
     with naming_bad_values(rows, weightable=True):
         state = _absorb(memory, rows, params, settings, engine)
     variance = feature_variance(state.stats)
-    reg_covar = _usable(settings.reg_covar, variance)
+    reg_covar = added_variance(settings, variance)
     params, state = settle(state, params, reg_covar, variance, floor=settings.degenerate != "raise")
     _warn(state, before, stacklevel=stacklevel + 1)
     dtype = np.promote_types(model._dtype, rows.dtype)
@@ -122,15 +121,9 @@ def go_on(rows: Rows, settings: Settings, model: FittedMixture, *, engine: Engin
 
 def _absorb(memory: OnlineState | None, rows: Rows, params: Params, settings: Settings, engine: Engine) -> OnlineState:
     """Run the pass over the batch and merge its statistics."""
-    stats = engine.accumulate(rows, settings.family.scatter)(params)
+    stats = engine.accumulate(rows, settings.family.scatter, params.weights @ params.means)(params)
     weight = min(rows.total_weight / rows.weight_scale, LARGEST_WEIGHT)
     return absorb(memory, stats, weight, settings.step_size)
-
-
-def _usable(reg_covar: float, variance: Float64Array) -> float:
-    """Return `reg_covar` as `usable_reg_covar` does, which has warned about the first batch where there was reason."""
-    largest = float(variance.max())
-    return reg_covar * largest if 0.0 < largest < reg_covar else reg_covar
 
 
 def _check_same_model(params: Params, settings: Settings) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fastgmm import covariance
+from fastgmm.covariance import Reference
 from fastgmm.em import FitResult, FitStatus
 from fastgmm.errors import DegenerateComponentWarning, DegenerateDataWarning
 from fastgmm.estimators._settings import Settings
@@ -27,23 +29,33 @@ ALMOST_ALL = 0.99
 """A direction of which features make up this much, squared, is theirs."""
 
 
-def usable_reg_covar(reg_covar: float, sample: RowSample, *, stacklevel: int) -> float:
-    """Return `reg_covar`, or, where it would drown the data, the same fraction of their variance.
+def added_variance(settings: Settings, variance: Float64Array) -> Reference:
+    """Return what is added to each variance: `reg_covar` itself, or that fraction of the data's variances (D,).
 
     scikit-learn's default of 1e-6 is made for data of unit variance. Where it exceeds the variance of every feature,
-    a fit would describe `reg_covar` and not the data, so it is then taken relative to the largest variance, with a
-    warning.
+    a fit would describe `reg_covar` and not the data, so it is then taken relative to the largest variance. With
+    ``reg_scale="relative"`` it is always relative, to the variance of each feature, or to their mean where a component
+    has one variance for all of them.
     """
-    largest = float(sample.variance.max())
-    if not 0.0 < largest < reg_covar:
-        return reg_covar
-    used = reg_covar * largest
-    msg = (
-        f"reg_covar={reg_covar:g} exceeds the variance of every feature of X (at most {largest:.3g}) and would hide "
-        f"the data; it is taken relative to that variance: {used:.3g}. Rescale X, or set reg_covar to a small fraction "
-        "of the variances"
-    )
-    warnings.warn(msg, DegenerateDataWarning, stacklevel=stacklevel + 1)
+    given = float(np.max(settings.reg_covar))
+    if settings.reg_scale == "relative":
+        if settings.family.scatter == "trace":
+            return given * float((variance / variance.shape[0]).sum())
+        return np.asarray(given * variance)
+    largest = float(variance.max())
+    return given * largest if 0.0 < largest < given else given
+
+
+def usable_reg_covar(settings: Settings, sample: RowSample, *, stacklevel: int) -> Reference:
+    """Return `added_variance`, with a warning where that is not what was asked for."""
+    used = added_variance(settings, sample.variance)
+    if settings.reg_scale == "absolute" and used != settings.reg_covar:
+        msg = (
+            f"reg_covar={float(np.max(settings.reg_covar)):g} exceeds the variance of every feature of X (at most "
+            f"{sample.variance.max():.3g}) and would hide the data; it is taken relative to that variance: {used:.3g}. "
+            "Rescale X, set reg_covar to a small fraction of the variances, or use reg_scale='relative'"
+        )
+        warnings.warn(msg, DegenerateDataWarning, stacklevel=stacklevel + 1)
     return used
 
 
@@ -78,14 +90,61 @@ def warn_about_data(
     return said
 
 
-def held_up(mixture: Mixture, reg_covar: float, variance: Float64Array) -> list[int]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measure:
+    """Units in which `reg_covar` is one number: the data's own, or the standard deviations of the features.
+
+    Attributes
+    ----------
+    unit : ndarray (D,) or None
+        Of each feature; None for 1.
+    reg_covar : float
+    """
+
+    unit: Float64Array | None
+    reg_covar: float
+
+    def variances(self, sample: RowSample) -> Float64Array:
+        """Variance of the data per feature, (D,)."""
+        return sample.variance if self.unit is None else sample.variance / self.unit / self.unit
+
+    def flattest(self, mixture: Mixture, component: int) -> tuple[float, Float64Array]:
+        """Return the smallest variance of a component in any direction, and that direction (D,)."""
+        family = covariance.FAMILIES[mixture.covariance_type]
+        shape = (1, mixture.n_features)
+        one = mixture.covariances
+        if one.shape != family.shape(*shape):  # neither shared nor the only one
+            one = one[component : component + 1]
+        dense = family.dense(one, *shape)[0]
+        if self.unit is not None:
+            dense = dense / self.unit / self.unit[:, None]
+        variances, directions = np.linalg.eigh(dense)
+        return float(variances[0]), np.asarray(directions[:, 0])
+
+    def variance_along(self, direction: Float64Array, sample: RowSample) -> float:
+        """Return the variance of the data in a direction (D,)."""
+        scale = sample.unit if self.unit is None else sample.unit / self.unit
+        z = np.einsum("ij,j->i", sample.z, direction * scale)
+        z = z - np.average(z, weights=sample.weight)
+        return float(np.average(z * z, weights=sample.weight))
+
+
+def _measure(settings: Settings, variance: Float64Array) -> _Measure:
+    if not isinstance(settings.reg_covar, np.ndarray):
+        return _Measure(None, settings.reg_covar)
+    unit = np.sqrt(np.where(variance > 0.0, variance, 1.0))
+    return _Measure(unit, float((settings.reg_covar / unit / unit).max()))
+
+
+def held_up(mixture: Mixture, settings: Settings, sample: RowSample) -> list[int]:
     """Return the components that only `reg_covar` keeps from being flat in some direction.
 
     Parameters
     ----------
     mixture : Mixture
-    reg_covar : float
-    variance : ndarray (D,)
+    settings : Settings
+        With what was added to each variance as `reg_covar`.
+    sample : RowSample
         Of the data.
 
     Notes
@@ -93,50 +152,44 @@ def held_up(mixture: Mixture, reg_covar: float, variance: Float64Array) -> list[
     The smallest eigenvalue of S_k / n_k is then at most reg_covar, that of Sigma_k at most 2 reg_covar. Since
     1 / lambda_min <= tr Sigma_k^-1 = |W_k|_F^2, most components need no eigenvalues.
     """
-    limit = 2.0 * reg_covar
-    if not 0.0 < reg_covar < STRONG_REG_COVAR * float(variance.max()):
+    measure = _measure(settings, sample.variance)
+    limit = 2.0 * measure.reg_covar
+    if not 0.0 < measure.reg_covar < STRONG_REG_COVAR * float(measure.variances(sample).max()):
         return []
     factor = mixture.density.factor
+    if measure.unit is not None:
+        factor = factor * measure.unit
     # One component or one shared covariance is one row; a scalar factor stands for each of the equal eigenvalues.
     n_rows = 1 if mixture.density.kind == "shared_chol" else mixture.n_components
     trace = np.square(factor).reshape(n_rows, -1).sum(axis=1)
     if float(trace.max()) * limit < 1.0:
         return []
     suspects = np.flatnonzero(np.broadcast_to(trace, (mixture.n_components,)) * limit >= 1.0)
-    return [int(k) for k in suspects if _flattest(mixture, int(k))[0] <= limit]
-
-
-def _flattest(mixture: Mixture, component: int) -> tuple[float, Float64Array]:
-    """Return the smallest variance of a component in any direction, and that direction (D,)."""
-    family = covariance.FAMILIES[mixture.covariance_type]
-    shape = (1, mixture.n_features)
-    one = mixture.covariances
-    if one.shape != family.shape(*shape):  # neither shared nor the only one
-        one = one[component : component + 1]
-    variances, directions = np.linalg.eigh(family.dense(one, *shape)[0])
-    return float(variances[0]), np.asarray(directions[:, 0])
+    return [int(k) for k in suspects if measure.flattest(mixture, int(k))[0] <= limit]
 
 
 def warn_about_flat(
     mixture: Mixture,
     components: Sequence[int],
     sample: RowSample,
-    reg_covar: float,
+    settings: Settings,
     names: Sequence[str] | None,
     *,
     stacklevel: int,
 ) -> None:
     """Warn about components that `held_up` has found, and name the features concerned, the cause and the remedy."""
-    direction = _flattest(mixture, components[0])[1]
-    share = np.abs(direction) * np.sqrt(sample.variance)
+    measure = _measure(settings, sample.variance)
+    direction = measure.flattest(mixture, components[0])[1]
+    variances = measure.variances(sample)
+    share = np.abs(direction) * np.sqrt(variances)
     features = np.flatnonzero(share >= SAME_DIRECTION * share.max())
-    limit = 2.0 * reg_covar
-    narrow = sample.variance <= limit
+    limit = 2.0 * measure.reg_covar
+    narrow = variances <= limit
     if np.square(direction[narrow]).sum() >= ALMOST_ALL:
         features = np.flatnonzero(narrow)
-        cause = f"the variance of all of X is no larger there than reg_covar={reg_covar:g}"
-        remedy = "Rescale these features, or set a smaller reg_covar"
-    elif _variance_along(direction, sample) <= limit:
+        cause = f"the variance of all of X is no larger there than reg_covar={measure.reg_covar:g}"
+        remedy = "Rescale these features, set a smaller reg_covar, or use reg_scale='relative'"
+    elif measure.variance_along(direction, sample) <= limit:
         cause, remedy = "collinear features", "Drop redundant features, or choose another covariance_type"
     else:
         cause = "too few distinct rows, or rows on a line or plane"
@@ -149,35 +202,52 @@ def warn_about_flat(
     warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
 
 
-def _variance_along(direction: Float64Array, sample: RowSample) -> float:
-    """Return the variance of the data in a direction (D,), in the data's own unit."""
-    z = np.einsum("ij,j->i", sample.z, direction)
-    z = z - np.average(z, weights=sample.weight)
-    return float(np.average(z * z, weights=sample.weight)) * sample.unit * sample.unit
+def warn_about_result(result: FitResult, settings: Settings, n_starts: tuple[int, int], *, stacklevel: int) -> None:
+    """Warn if the best fit did not converge, if time was too short, or if components died or collapsed.
 
-
-def warn_about_result(result: FitResult, max_iter: int, *, stacklevel: int) -> None:
-    """Warn if the best fit did not converge, or holds components that died or collapsed."""
-    if result.status is FitStatus.MAX_ITER and max_iter > 0:
+    `n_starts` are the starts made and wanted.
+    """
+    if result.status is FitStatus.MAX_ITER and settings.max_iter > 0:
         msg = (
             "Best performing initialization did not converge. Try different init parameters, or increase max_iter, "
             "tol, or check for degenerate data."
         )
         warnings.warn(msg, known_class("ConvergenceWarning"), stacklevel=stacklevel + 1)
-    if result.empty:
+    elif result.status is FitStatus.MAX_TIME:
+        warnings.warn(result.status.value, known_class("ConvergenceWarning"), stacklevel=stacklevel + 1)
+    elif n_starts[0] < n_starts[1]:
         msg = (
-            f"components {_listed(result.empty)} of the fitted mixture have no rows and weight 0: X has fewer distinct "
-            "clusters than n_components. Use fewer components, or other starts (n_init)"
+            f"max_time was over after {n_starts[0]} of n_init={n_starts[1]} starts; the best of these is kept. Give "
+            "the fit more time or fewer starts"
         )
-        warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
-    if result.collapsed:
-        msg = (
-            f"components {_listed(result.collapsed)} of the fitted mixture collapsed onto too few distinct rows, "
-            "or onto constant or collinear features; their variances are held up by a floor of 1e-6 of the data's "
-            "variance, and the likelihood depends on it. Use fewer components, another "
-            "covariance_type, or a larger reg_covar"
-        )
-        warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
+        warnings.warn(msg, known_class("ConvergenceWarning"), stacklevel=stacklevel + 1)
+    for components, text in (
+        (
+            result.empty,
+            "of the fitted mixture have no rows and weight 0: X has fewer distinct clusters than n_components. Use "
+            "fewer components, or other starts (n_init)",
+        ),
+        (
+            result.collapsed,
+            "of the fitted mixture collapsed onto too few distinct rows, or onto constant or collinear features; their "
+            "variances are held up by a floor of 1e-6 of the data's variance, and the likelihood depends on it. Use "
+            "fewer components, another covariance_type, or a larger reg_covar",
+        ),
+        (
+            result.dropped,
+            "of the start lost their rows or collapsed and were dropped: the fitted mixture has "
+            f"{result.params.n_components} components. Use that many n_components, other starts (n_init), or "
+            "degenerate='reseed'",
+        ),
+        (
+            result.reseeded,
+            "of the fitted mixture had lost their rows or collapsed, and were started again elsewhere; result_.events "
+            "tells when. If it happens again with other starts (n_init), use fewer components",
+        ),
+    ):
+        if components:
+            msg = f"components {_listed(components)} {text}"
+            warnings.warn(msg, DegenerateComponentWarning, stacklevel=stacklevel + 1)
 
 
 def _listed(components: Sequence[int]) -> str:

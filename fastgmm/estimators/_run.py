@@ -5,6 +5,7 @@ Nothing here changes an estimator, so a fit that fails half way leaves the one b
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
-from fastgmm.em import FitResult, IterationInfo
+from fastgmm.em import FitResult, FitStatus, IterationInfo, StartRecord
 from fastgmm.estimators._engine import Engine
-from fastgmm.estimators._fit import FitCallback, StartRecord, fit_starts
+from fastgmm.estimators._fit import FitCallback, fit_starts
 from fastgmm.estimators._fitted import out_of_float32
 from fastgmm.estimators._report import (
     held_up,
@@ -26,7 +27,7 @@ from fastgmm.estimators._report import (
 )
 from fastgmm.estimators._settings import Settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
-from fastgmm.initialize import RowSample, Start, starting_params
+from fastgmm.initialize import RowSample, Start, poorly_fitted, starting_params
 from fastgmm.minibatch import run_passes
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
@@ -70,6 +71,7 @@ def run_fit(
     names: Sequence[str] | None,
     warm: Params | None,
     callback: FitCallback | None,
+    deadline: float | None = None,
     stacklevel: int,
 ) -> Outcome:
     """Fit a mixture.
@@ -92,6 +94,8 @@ def run_fit(
         Start from here, once, instead of `start`.
     callback : callable or None
         As in `fit_em`.
+    deadline : float or None
+        As in `fit_starts`.
     stacklevel : int
         Of the warnings: 1 is the caller of this function.
 
@@ -106,26 +110,33 @@ def run_fit(
     """
     level = stacklevel + 1
     dtype = rows.dtype
+    n_starts = 1 if warm is not None or start.deterministic else settings.n_init
     with naming_bad_values(rows, weightable=True):
+        reseeding = settings.degenerate == "reseed"
+        before = copy.deepcopy(rng) if reseeding else rng
         sample = engine.sample(rows, settings.n_components, rng, spread_only=start.complete)
-        settings = replace(settings, reg_covar=usable_reg_covar(settings.reg_covar, sample, stacklevel=level))
+        settings = replace(settings, reg_covar=usable_reg_covar(settings, sample, stacklevel=level))
         if out_of_float32(sample.variance) and dtype == np.float32:
             rows = engine.rows(data, sample_weight, dtype=np.float64)
         said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=level)
         with _progress(settings) as bar:
             result, records = fit_starts(
-                engine.accumulate(rows, settings.family.scatter),
-                _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm),
+                engine.accumulate(rows, settings.family.scatter, sample.origin),
+                _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm, n_starts=n_starts),
                 settings,
                 reference_variance=sample.variance,
                 monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
                 callback=_all_of(bar, callback, settings.verbose_interval),
+                places=poorly_fitted(sample, before) if reseeding else None,
+                deadline=deadline,
             )
     mixture = Mixture.from_params(result.params)
-    flat = held_up(mixture, settings.reg_covar, sample.variance)
-    warn_about_result(result, settings.max_iter, stacklevel=level)
+    flat = held_up(mixture, settings, sample)
+    stopped = result.status is FitStatus.CALLBACK_STOPPED
+    made = n_starts if stopped else len(records)
+    warn_about_result(result, settings, (made, n_starts), stacklevel=level)
     if flat and not said:
-        warn_about_flat(mixture, flat, sample, settings.reg_covar, names, stacklevel=level)
+        warn_about_flat(mixture, flat, sample, settings, names, stacklevel=level)
     return Outcome(mixture, dtype, result, records, tuple(flat), rows)
 
 
@@ -139,19 +150,20 @@ def _starts(
     engine: Engine,
     data: Any,
     warm: Params | None,
+    n_starts: int,
 ) -> Iterator[Params]:
     """Yield the parameters to start from, one set at a time."""
     if warm is not None:
         yield warm
         return
-    for _ in range(1 if start.deterministic else settings.n_init):
+    for _ in range(n_starts):
         params = starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
         if settings.first_passes is not None:
             params = run_passes(
                 rows,
                 params,
                 settings.first_passes,
-                accumulate=engine.accumulate,
+                accumulate=lambda part, scatter: engine.accumulate(part, scatter, sample.origin),
                 scatter=settings.family.scatter,
                 step_size=settings.step_size,
                 reg_covar=settings.reg_covar,

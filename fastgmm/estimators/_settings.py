@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from fastgmm.covariance import Family, family
+from fastgmm.covariance import Family, Reference, family
 from fastgmm.em import DEGENERATE
 from fastgmm.errors import InvalidParameterError
 from fastgmm.minibatch import MiniBatch
 from fastgmm.online import StepSize
 from fastgmm.validation import check_choice, check_flag, check_integer, check_number, check_verbosity
 
+REG_SCALES: Final = ("absolute", "relative")
+"""What `reg_covar` is measured in: squared units of X, or the variances of its features."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked parameters of a fit; see `fastgmm.GaussianMixture` for what they mean."""
+    """Checked parameters of a fit; see `fastgmm.GaussianMixture` for what they mean.
+
+    `reg_covar` is the user's number first, and what is added to each variance once the data are known.
+    """
 
     n_components: int
     family: Family
     tol: float
-    reg_covar: float
+    reg_covar: Reference
+    reg_scale: str
     max_iter: int
     n_init: int
     warm_start: bool
@@ -44,6 +51,7 @@ def check_settings(estimator: Any) -> Settings:
         family=family(estimator.covariance_type),
         tol=check_number(estimator.tol, "tol", minimum=0.0),
         reg_covar=check_number(estimator.reg_covar, "reg_covar", minimum=0.0),
+        reg_scale=check_choice(estimator.reg_scale, "reg_scale", REG_SCALES),
         max_iter=check_integer(estimator.max_iter, "max_iter", minimum=0),
         n_init=check_integer(estimator.n_init, "n_init", minimum=1),
         warm_start=check_flag(estimator.warm_start, "warm_start"),

@@ -13,27 +13,27 @@ It differs from scikit-learn's on purpose in these points:
 
 from __future__ import annotations
 
+import time
 from typing import Any, Self
 
 import numpy as np
 
 from fastgmm import passes
 from fastgmm.data import as_rows, feature_names
-from fastgmm.errors import InvalidDataError, InvalidParameterError
+from fastgmm.errors import InvalidParameterError
+from fastgmm.estimators._checks import check_counts, last_fit, wanted_start
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
 from fastgmm.estimators._engine import IN_MEMORY
 from fastgmm.estimators._fit import FitCallback
 from fastgmm.estimators._fitted import FittedMixture
 from fastgmm.estimators._online import begin, go_on
 from fastgmm.estimators._run import run_fit
-from fastgmm.estimators._settings import Settings, check_settings
+from fastgmm.estimators._settings import check_settings
 from fastgmm.estimators._sklearn import Rows, naming_bad_values
-from fastgmm.initialize import Start, check_start
 from fastgmm.minibatch import MiniBatch
 from fastgmm.mixture import Mixture
-from fastgmm.params import Params
 from fastgmm.typing import IntArray
-from fastgmm.validation import check_random_state
+from fastgmm.validation import check_number, check_random_state
 
 
 class GaussianMixture(FittedMixture):
@@ -77,10 +77,15 @@ class GaussianMixture(FittedMixture):
         From 1 on, show a progress bar where stderr is a terminal (and tqdm is installed).
     verbose_interval : int, default 10
         Iterations between two updates of the bar.
-    degenerate : {"floor", "raise"}, default "floor"
-        What happens to a component that collapses onto too few distinct rows: its variances are raised to 1e-6 of the
-        data's, with a warning at the end, or `fastgmm.SingularCovarianceError` is raised (if it happens from every
-        start).
+    degenerate : {"floor", "reseed", "drop", "raise"}, default "floor"
+        What happens to a component that loses its rows or collapses onto too few distinct ones. "floor": its variances
+        are raised by 1e-6 of the data's; without rows it stays where it is, with weight 0. "reseed": it is started
+        again where the data are poorly fitted, up to 3 times. "drop": it is removed, and the fitted mixture has fewer
+        components. All with a warning at the end. "raise": `fastgmm.SingularCovarianceError` for a collapse (if it
+        happens from every start).
+    reg_scale : {"absolute", "relative"}, default "absolute"
+        Unit of `reg_covar`: squared units of X, or the variance of each feature (for "spherical" their mean), so that
+        the fit does not depend on the unit of X.
     learning_decay : float, default 0.6
         Of `partial_fit` and `first_passes`: the t-th batch of its size moves the running statistics by
         (t + learning_offset)**-learning_decay. Above 0.5 and at most 1; near 1 the past counts longer, at 1 for ever.
@@ -156,6 +161,7 @@ class GaussianMixture(FittedMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
         degenerate: str = "floor",
+        reg_scale: str = "absolute",
         learning_decay: float = 0.6,
         learning_offset: float = 0.0,
         first_passes: MiniBatch | None = None,
@@ -175,6 +181,7 @@ class GaussianMixture(FittedMixture):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.degenerate = degenerate
+        self.reg_scale = reg_scale
         self.learning_decay = learning_decay
         self.learning_offset = learning_offset
         self.first_passes = first_passes
@@ -186,6 +193,7 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any = None,
         *,
         callback: FitCallback | None = None,
+        max_time: float | None = None,
     ) -> Self:
         """Estimate the parameters from X.
 
@@ -200,6 +208,9 @@ class GaussianMixture(FittedMixture):
             Called with a `fastgmm.IterationInfo` after each iteration of each start; a true result stops the fit,
             which keeps what it reached. It is no constructor parameter because it is no property of the
             model: a clone or a pickle must not carry it.
+        max_time : float, optional
+            Seconds for this call, all starts together. The fit ends after the first iteration that passes the limit
+            and keeps what it reached.
 
         Returns
         -------
@@ -216,11 +227,11 @@ class GaussianMixture(FittedMixture):
         Warns
         -----
         ConvergenceWarning
-            If the best start did not converge within `max_iter`.
+            If the best start did not converge within `max_iter` or `max_time`.
         DegenerateDataWarning, DegenerateComponentWarning
             If the data cannot support the model, or a component lost its rows or collapsed.
         """
-        self._fit(X, sample_weight, callback)
+        self._fit(X, sample_weight, callback, max_time=max_time)
         return self
 
     def fit_predict(
@@ -230,9 +241,10 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any = None,
         *,
         callback: FitCallback | None = None,
+        max_time: float | None = None,
     ) -> IntArray:
         """Fit and return the most probable component of each row, (N,); parameters as those of `fit`."""
-        rows = self._fit(X, sample_weight, callback)
+        rows = self._fit(X, sample_weight, callback, max_time=max_time)
         if rows.kept() is not None:
             rows = as_rows(X)  # rows of weight 0 have a component, too
         with naming_bad_values(rows):
@@ -296,11 +308,11 @@ class GaussianMixture(FittedMixture):
         else:
             rows = IN_MEMORY.rows(X, sample_weight)
             names = feature_names(X)
-            self._check_counts(rows, settings)
+            check_counts(rows, settings, type(self).__name__)
             outcome = begin(
                 rows,
                 settings,
-                self._start(settings, rows.n_features),
+                wanted_start(self, settings, rows.n_features),
                 check_random_state(self.random_state),
                 engine=IN_MEMORY,
                 data=X,
@@ -374,19 +386,32 @@ class GaussianMixture(FittedMixture):
 
         save(self, path)
 
-    def _fit(self, X: Any, sample_weight: Any, callback: FitCallback | None, *, rows: Rows | None = None) -> Rows:
+    def _fit(
+        self,
+        X: Any,
+        sample_weight: Any,
+        callback: FitCallback | None,
+        *,
+        max_time: float | None = None,
+        rows: Rows | None = None,
+    ) -> Rows:
         """Fit and return the rows; a search gives them, normalised once for all its fits."""
         settings = check_settings(self)
         if callback is not None and not callable(callback):
             msg = f"callback must be a function of one argument, or None; got {callback!r}"
             raise InvalidParameterError(msg)
+        deadline = None
+        if max_time is not None:
+            deadline = time.perf_counter() + check_number(max_time, "max_time", minimum=0.0)
         engine = IN_MEMORY
         names = feature_names(X)
         if rows is None:
             rows = engine.rows(X, sample_weight)
-        self._check_counts(rows, settings)
-        start = self._start(settings, rows.n_features)
-        warm = self._warm(settings, rows.n_features) if settings.warm_start and "mixture_" in self.__dict__ else None
+        check_counts(rows, settings, type(self).__name__)
+        start = wanted_start(self, settings, rows.n_features)
+        warm = None
+        if settings.warm_start and "mixture_" in self.__dict__:
+            warm = last_fit(self.mixture_.params, settings, rows.n_features)
         outcome = run_fit(
             rows,
             settings,
@@ -398,50 +423,10 @@ class GaussianMixture(FittedMixture):
             names=names,
             warm=warm,
             callback=callback,
+            deadline=deadline,
             stacklevel=3,
         )
         self._remember_names(names)
         self._adopt(outcome.mixture, outcome.dtype, outcome.result, outcome.starts)
         self._flat = outcome.flat
         return outcome.rows
-
-    def _start(self, settings: Settings, n_features: int) -> Start:
-        """Check what the user asked to start from."""
-        return check_start(
-            self.init_params,
-            self.weights_init,
-            self.means_init,
-            self.precisions_init,
-            family=settings.family,
-            n_components=settings.n_components,
-            n_features=n_features,
-        )
-
-    def _warm(self, settings: Settings, n_features: int) -> Params:
-        """Return the parameters of the last fit, if they suit this one."""
-        params = self.mixture_.params
-        wanted = (settings.n_components, n_features, settings.family.name)
-        if (params.n_components, params.n_features, params.covariance_type) != wanted:
-            msg = (
-                "warm_start=True needs the last fit to have the same n_components, number of features and "
-                f"covariance_type {wanted}; got {(params.n_components, params.n_features, params.covariance_type)}. "
-                "Set warm_start=False for a new start"
-            )
-            raise InvalidParameterError(msg)
-        return params
-
-    def _check_counts(self, rows: Rows, settings: Settings) -> None:
-        """Refuse fewer than two rows, or fewer rows than components."""
-        note = "" if rows.kept() is None else " (rows of sample_weight 0 do not count)"
-        if rows.n_rows < 2:
-            msg = (
-                f"Found array with {rows.n_rows} sample(s) (shape=({rows.n_rows}, {rows.n_features})) while a minimum "
-                f"of 2 is required by {type(self).__name__}{note}. One row has no covariance: add rows"
-            )
-            raise InvalidDataError(msg)
-        if rows.n_rows < settings.n_components:
-            msg = (
-                f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
-                f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
-            )
-            raise InvalidDataError(msg)

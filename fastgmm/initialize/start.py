@@ -16,7 +16,7 @@ import numpy as np
 
 from fastgmm import covariance, passes
 from fastgmm.constants import WEIGHT_SUM_ATOL
-from fastgmm.covariance import Family
+from fastgmm.covariance import Family, Reference
 from fastgmm.data import ArrayRows, CopiedRows
 from fastgmm.errors import InvalidParameterError
 from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_responsibilities
@@ -134,7 +134,7 @@ def starting_params(
     sample: RowSample,
     rng: np.random.Generator,
     *,
-    reg_covar: float,
+    reg_covar: Reference,
     data: Any,
 ) -> Params:
     """Make the parameters of one start.
@@ -147,7 +147,7 @@ def starting_params(
     sample : RowSample
         What all other starts are made from.
     rng : numpy.random.Generator
-    reg_covar : float
+    reg_covar : float or ndarray (D,)
         Added to the variances, as in the M-step.
     data : object
         The user's X, for a callable.
@@ -184,7 +184,7 @@ def starting_params(
     return _replace(params, start)
 
 
-def _by_method(method: str, start: Start, sample: RowSample, rng: np.random.Generator, reg_covar: float) -> Params:
+def _by_method(method: str, start: Start, sample: RowSample, rng: np.random.Generator, reg_covar: Reference) -> Params:
     """Start by one of `METHODS`."""
     n_components, family = start.n_components, start.family
     choose = CENTERS.get(method)
@@ -203,7 +203,7 @@ def _by_method(method: str, start: Start, sample: RowSample, rng: np.random.Gene
     return Params(params.weights, _positions(centers, sample), params.covariances, family.name)
 
 
-def _around_means(start: Start, sample: RowSample, reg_covar: float) -> Params:
+def _around_means(start: Start, sample: RowSample, reg_covar: Reference) -> Params:
     """Complete given means by the rows that belong to them; every component keeps the weight of at least one row."""
     assert start.means is not None
     centers = (start.means - sample.origin) * (1.0 / sample.unit)
@@ -254,7 +254,7 @@ def _by_memberships(memberships: Array, start: Start, rows: ArrayRows | CopiedRo
     return lend(collect(parts, n_components, rows.n_features, family), n_rows)
 
 
-def _params(stats: SufficientStatistics, family: Family, reg_covar: float) -> Params:
+def _params(stats: SufficientStatistics, family: Family, reg_covar: Reference) -> Params:
     """M-step without anything before it: components without rows get weight 0 and the spread of all the others."""
     n_components, n_features = stats.mean.shape
     empty = covariance.empty_components(stats)

@@ -1,4 +1,4 @@
-"""An estimator's settings and the account of its fit, as JSON and arrays.
+"""An estimator's settings and the account of its fit, as JSON and arrays (`fastgmm.em.packing` has the parts).
 
 Arrays of settings and all histories are arrays of the file; the rest is JSON, so that a header alone tells the story.
 JSON has no NaN and no infinities; those are stored as text.
@@ -6,29 +6,25 @@ JSON has no NaN and no infinities; those are stored as text.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
-from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationRecord
+from fastgmm.em import IterationRecord
+from fastgmm.em.packing import pack_number, pack_result, pack_start, unpack_result, unpack_start
 from fastgmm.errors import FastgmmWarning, InvalidParameterError
-from fastgmm.estimators._fit import StartRecord
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.mixture import Mixture
 from fastgmm.params import Params
 from fastgmm.typing import Array
 
-__all__ = ["number", "pack_fit", "pack_settings", "unpack_fit", "unpack_settings"]
+__all__ = ["pack_fit", "pack_settings", "unpack_fit", "unpack_settings"]
 
 _PREFIX: Final = "settings."  # of arrays that are settings
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-_SUMS: Final = ("log_likelihood", "lower_bound", "log_map", "initial_log_likelihood", "total_weight")
-
-History = tuple[IterationRecord, ...]
 
 
 def pack_settings(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]:
@@ -47,7 +43,7 @@ def pack_settings(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str,
         if value is None or isinstance(value, bool | int | str):
             packed[name] = value
         elif isinstance(value, float):
-            packed[name] = number(value)
+            packed[name] = pack_number(value)
         elif (array := _numeric(value)) is not None:
             arrays[_PREFIX + name] = array
         else:
@@ -98,10 +94,10 @@ def pack_fit(model: GaussianMixture, arrays: dict[str, Array]) -> dict[str, Any]
         "dtype": model._dtype.name,
         "converged": bool(model.converged_),
         "n_iter": int(model.n_iter_),
-        "lower_bound": number(model.lower_bound_),
-        "result": None if result is None else _pack_result(result),
+        "lower_bound": pack_number(model.lower_bound_),
+        "result": None if result is None else pack_result(result),
         "flat": [int(k) for k in getattr(model, "_flat", ())],
-        "starts": [_pack_start(start) for start in model.starts_],
+        "starts": [pack_start(start) for start in model.starts_],
     }
 
 
@@ -124,8 +120,8 @@ def unpack_fit(model: GaussianMixture, params: Params, packed: Mapping[str, Any]
     ]
     result = None
     if packed["result"] is not None:
-        result = _unpack_result(packed["result"], params, histories.pop(0))
-    starts = tuple(_unpack_start(start, history) for start, history in zip(packed["starts"], histories, strict=True))
+        result = unpack_result(packed["result"], params, histories.pop(0))
+    starts = tuple(unpack_start(start, history) for start, history in zip(packed["starts"], histories, strict=True))
     model._adopt(Mixture.from_params(params), _DTYPES[packed["dtype"]], result, starts)
     model._flat = tuple(int(k) for k in packed["flat"])
     # A model that was converted from another library has these without a result.
@@ -133,82 +129,6 @@ def unpack_fit(model: GaussianMixture, params: Params, packed: Mapping[str, Any]
     model.n_iter_ = int(packed["n_iter"])
     model.lower_bound_ = float(packed["lower_bound"])
     model.lower_bounds_ = [float(value) for value in arrays["lower_bounds"].tolist()]
-
-
-def _pack_result(result: FitResult) -> dict[str, Any]:
-    sums = {name: number(getattr(result, name)) for name in _SUMS}
-    return {
-        "status": result.status.name,
-        "n_iter": int(result.n_iter),
-        **sums,
-        "events": _pack_events(result.events),
-        "empty": [int(k) for k in result.empty],
-        "collapsed": [int(k) for k in result.collapsed],
-    }
-
-
-def _unpack_result(packed: Mapping[str, Any], params: Params, history: History) -> FitResult:
-    return FitResult(
-        params=params,
-        status=FitStatus[packed["status"]],
-        n_iter=int(packed["n_iter"]),
-        **{name: float(packed[name]) for name in _SUMS},
-        history=history,
-        events=_unpack_events(packed["events"]),
-        empty=tuple(int(k) for k in packed["empty"]),
-        collapsed=tuple(int(k) for k in packed["collapsed"]),
-    )
-
-
-def _pack_start(start: StartRecord) -> dict[str, Any]:
-    return {
-        "status": None if start.status is None else start.status.name,
-        "lower_bound": number(start.lower_bound),
-        "n_iter": int(start.n_iter),
-        "events": _pack_events(start.events),
-        "error": start.error,
-    }
-
-
-def _unpack_start(packed: Mapping[str, Any], history: History) -> StartRecord:
-    return StartRecord(
-        status=None if packed["status"] is None else FitStatus[packed["status"]],
-        lower_bound=float(packed["lower_bound"]),
-        n_iter=int(packed["n_iter"]),
-        history=history,
-        events=_unpack_events(packed["events"]),
-        error=str(packed["error"]),
-    )
-
-
-def _pack_events(events: Sequence[ComponentEvent]) -> list[dict[str, Any]]:
-    return [
-        {
-            "iteration": int(event.iteration),
-            "component": None if event.component is None else int(event.component),
-            "kind": event.kind,
-            "detail": event.detail,
-        }
-        for event in events
-    ]
-
-
-def _unpack_events(packed: Sequence[Mapping[str, Any]]) -> tuple[ComponentEvent, ...]:
-    return tuple(
-        ComponentEvent(
-            iteration=int(event["iteration"]),
-            component=None if event["component"] is None else int(event["component"]),
-            kind=str(event["kind"]),
-            detail=str(event["detail"]),
-        )
-        for event in packed
-    )
-
-
-def number(value: float) -> float | str:
-    """Return a float as JSON can hold it; `float` turns both forms back."""
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
 
 
 def _numeric(value: Any) -> Array | None:

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 
 from fastgmm.covariance import FAMILIES
+from fastgmm.em.packing import pack_number
 from fastgmm.errors import InvalidParameterError
 from fastgmm.minibatch import MiniBatch
 from fastgmm.online import OnlineState
 from fastgmm.params import Params
-from fastgmm.persist.account import number
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array
 from fastgmm.validation import check_integer, check_number
@@ -37,12 +37,12 @@ def pack_online(state: OnlineState | None, arrays: dict[str, Array]) -> dict[str
     return {
         "n_batches": int(state.n_batches),
         "n_rows": int(stats.n_rows),
-        "total_weight": number(state.total_weight),
-        "step": number(state.step),
-        "score": number(state.score),
+        "total_weight": pack_number(state.total_weight),
+        "step": pack_number(state.step),
+        "score": pack_number(state.score),
         "empty": [int(k) for k in state.empty],
         "collapsed": [int(k) for k in state.collapsed],
-        "sums": {name: number(getattr(stats, name)) for name in _SUMS},
+        "sums": {name: pack_number(getattr(stats, name)) for name in _SUMS},
     }
 
 

@@ -1,0 +1,71 @@
+"""What a fit needs of data, start and the fit before, checked once the data are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastgmm.errors import InvalidDataError, InvalidParameterError
+from fastgmm.estimators._settings import Settings
+from fastgmm.estimators._sklearn import Rows
+from fastgmm.initialize import Start, check_start
+from fastgmm.params import Params
+
+
+def check_counts(rows: Rows, settings: Settings, name: str) -> None:
+    """Refuse fewer than two rows, or fewer rows than components; `name` is the estimator's.
+
+    Raises
+    ------
+    InvalidDataError
+    """
+    note = "" if rows.kept() is None else " (rows of sample_weight 0 do not count)"
+    if rows.n_rows < 2:
+        msg = (
+            f"Found array with {rows.n_rows} sample(s) (shape=({rows.n_rows}, {rows.n_features})) while a minimum "
+            f"of 2 is required by {name}{note}. One row has no covariance: add rows"
+        )
+        raise InvalidDataError(msg)
+    if rows.n_rows < settings.n_components:
+        msg = (
+            f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
+            f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
+        )
+        raise InvalidDataError(msg)
+
+
+def wanted_start(estimator: Any, settings: Settings, n_features: int) -> Start:
+    """Check what the user asked an estimator to start from.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    return check_start(
+        estimator.init_params,
+        estimator.weights_init,
+        estimator.means_init,
+        estimator.precisions_init,
+        family=settings.family,
+        n_components=settings.n_components,
+        n_features=n_features,
+    )
+
+
+def last_fit(params: Params, settings: Settings, n_features: int) -> Params:
+    """Return the parameters of the last fit, if they suit this one.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    wanted = (settings.n_components, n_features, settings.family.name)
+    fewer = settings.degenerate == "drop" and params.n_components < settings.n_components
+    k = settings.n_components if fewer else params.n_components
+    if (k, params.n_features, params.covariance_type) != wanted:
+        msg = (
+            "warm_start=True needs the last fit to have the same n_components, number of features and "
+            f"covariance_type {wanted}; got {(params.n_components, params.n_features, params.covariance_type)}. "
+            "Set warm_start=False for a new start"
+        )
+        raise InvalidParameterError(msg)
+    return params
