@@ -30,7 +30,6 @@ class Watch:
         self.accumulate, self.reg_covar, self.rtol = accumulate, reg_covar, rtol
         self.before = None  # parameters and log-likelihood of the last pass
         self.passes = 0
-        self.last = None  # parameters; they are alive anyway
         self.falls = []  # (iteration, fall, what would have been fine)
 
     def __call__(self, params, *, moments=True):
@@ -46,9 +45,7 @@ class Watch:
         # Large parameters are not kept, or the tests of a fit's memory would measure this.
         kept = params if params.covariances.nbytes <= LARGE else None
         self.before = kept, stats.log_likelihood
-        if params is not self.last:  # a finished fit that goes on evaluates the same parameters twice
-            self.passes += 1
-        self.last = params
+        self.passes += 1
         return stats
 
     def cost_of_reg_covar(self, old, new, total_weight):
@@ -83,8 +80,9 @@ def install():
     @functools.wraps(run)
     def watched(self, *args, **kwargs):
         watch = self.accumulate = Watch(self.accumulate, self.reg_covar, self.monotone_rtol)
-        if kwargs["state"] is not None:  # a fit that is resumed counts on from where it was
-            watch.passes = kwargs["state"].iteration
+        state, max_iter = kwargs["state"], args[2]
+        if state is not None:  # counts on from where it was; one that was finished evaluates its parameters twice
+            watch.passes = state.iteration - (not state.with_moments and state.iteration < max_iter)
         result = run(self, *args, **kwargs)
         watch.check(result)
         return result

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from fastgmm import em
 from fastgmm.constants import MONOTONE_RTOL
-from fastgmm.em import fit_em
+from fastgmm.em import fit_em, loop
 from tests import monotone
 from tests.doubles import NumpyPass, start
 
@@ -34,7 +33,7 @@ def fit(run, **options):
 
 def silence(monkeypatch):
     """A loop that has lost its own check."""
-    monkeypatch.setattr(em._Loop, "note_fall", lambda *_: None)
+    monkeypatch.setattr(loop._Loop, "note_fall", lambda *_: None)
 
 
 def test_every_fit_is_watched(monkeypatch):

@@ -90,7 +90,8 @@ def test_constructor_is_scikit_learns_with_more_at_the_end():
     for name, parameter in theirs.items():
         assert ours[name].kind == parameter.kind
         assert ours[name].default == parameter.default
-    assert list(ours)[len(theirs) :] == ["degenerate", "learning_decay", "learning_offset", "first_passes"]
+    more = ["degenerate", "reg_scale", "learning_decay", "learning_offset", "first_passes"]
+    assert list(ours)[len(theirs) :] == more
 
 
 @pytest.mark.parametrize(
