@@ -23,6 +23,7 @@ from fastgmm.kernels import layout
 from fastgmm.kernels.programs import PROGRAMS, common_centre, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
 from fastgmm.kernels.small import LARGEST
+from fastgmm.nearest import nearest
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, IntArray, RowSource
 
@@ -395,23 +396,6 @@ def _chosen(rows: RowSource, mask: Array) -> Any:
         index = np.flatnonzero(mask[block.first : block.first + block.x.shape[0]])
         if index.size:
             yield block.first + index, block.x[index].astype(np.float64)
-
-
-def nearest(density: Density, x: Float64Array) -> IntArray:
-    """Component at the smallest scaled distance, for rows (n, D) whose densities all underflow."""
-    best = np.full(x.shape[0], np.inf)
-    label = np.zeros(x.shape[0], np.int64)
-    for k in np.flatnonzero(density.log_norm > -np.inf):
-        u = x - density.means[k]
-        size = np.maximum(np.abs(u).max(axis=1), np.finfo(float).tiny)
-        u /= size[:, None]
-        factor = density.factor if density.kind == "shared_chol" else density.factor[k]
-        y = u @ factor.T if factor.ndim == 2 else u * factor
-        with np.errstate(divide="ignore"):
-            distance = np.log(size) + 0.5 * np.log((y * y).sum(axis=1))  # the distance itself may overflow
-        label[distance < best] = k
-        best = np.minimum(best, distance)
-    return label
 
 
 def raise_non_finite(rows: RowSource) -> None:

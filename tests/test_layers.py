@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "constants", "typing", "validation", "files"}),
     frozenset({"kernels"}),
     frozenset({"stats", "density", "params"}),
-    frozenset({"covariance"}),
+    frozenset({"covariance", "nearest"}),
     frozenset({"passes", "partials"}),
     frozenset({"data", "mixture"}),
     frozenset({"em", "initialize", "online"}),
