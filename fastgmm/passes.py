@@ -20,7 +20,7 @@ from fastgmm.density import Density
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
-from fastgmm.kernels.programs import PROGRAMS, common_centre, scatter_program, set_cut
+from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
 from fastgmm.kernels.small import LARGEST
 from fastgmm.nearest import nearest
@@ -82,13 +82,19 @@ def _full_to_pooled(program: Program, total: Float64Array, density: Density) -> 
     return reference, s0, s1, s2.sum(axis=0)
 
 
+def _reference(program: Program, density: Density) -> Float64Array:
+    return density.means if program.centre is None else np.broadcast_to(program.centre, density.means.shape)
+
+
 def _diag(program: Program, total: Float64Array, density: Density) -> Moments:
     s0, s1 = _zeroth_and_first(program, total)
-    return density.means, s0, s1, np.array(_second(program, total)[:, : program.n_features])
+    return _reference(program, density), s0, s1, np.array(_second(program, total)[:, : program.n_features])
 
 
 def _trace(program: Program, total: Float64Array, density: Density) -> Moments:
     s0, s1 = _zeroth_and_first(program, total)
+    if program.centre is not None:
+        return _reference(program, density), s0, s1, np.array(_second(program, total)[:, 0])
     s1 -= s0[:, None] * (density.means - common_centre(density))
     return density.means, s0, s1, np.array(_second(program, total)[:, 0])
 
@@ -321,7 +327,7 @@ def assign(
     centers = np.ascontiguousarray(centers, np.float64)
     k = centers.shape[0]
     density = Density("scalar", centers, np.ones(k), np.zeros(k), np.zeros(k))
-    program, _ = _build(density, rows.dtype)
+    program, _ = far_scalar(density, rows.dtype)
     total = (Runner() if runner is None else runner).run(program, rows, a.ASSIGN)
     if total[a.LOST] > 0.0:
         raise_lost(rows)

@@ -8,6 +8,7 @@ from fastgmm.covariance import FAMILIES
 from fastgmm.data import ArrayRows, as_rows
 from fastgmm.density import Density
 from fastgmm.errors import InvalidParameterError, NonFiniteDataError
+from fastgmm.kernels import programs
 from fastgmm.kernels.runner import block_rows
 from fastgmm.params import Params
 from tests import reference, strategies
@@ -158,6 +159,39 @@ def test_weights(kind, d, where):
     family = covariance.family(kind)
     raw = passes.accumulate(ArrayRows(x, w, total_weight=w.sum()), covariance.density(params), family.scatter)
     check(raw, x, params, w)
+
+
+@pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
+@dtypes
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_near_and_far_components_take_two_ways_to_the_same_sums(kind, dtype, k, monkeypatch):
+    """The expanded squares of `kernels/near.py`, at the largest distance at which they are used, against plain ones."""
+    size = np.dtype(dtype).itemsize
+    limit = programs.NEAR[size]
+    d = 9
+    rng = rng_for(k)
+    means = rng.normal(size=(k, d))
+    means *= 0.95 * limit / max(np.linalg.norm(means - means.mean(axis=0), axis=1).max(), 1e-30) if k > 1 else 1.0
+    family = covariance.family(kind)
+    shape = {"tied": np.eye(d), "diag": np.ones((k, d)), "spherical": np.ones(k)}[kind]
+    params = Params(np.full(k, 1.0 / k), means + 1e3, shape, kind)
+    x = make_rows(params, 500, dtype=dtype)
+    density = covariance.density(params)
+    program, _ = passes._build(density, np.dtype(dtype))
+    assert program.body.__name__.startswith("near_")
+    near = passes.accumulate(as_rows(x), density, family.scatter)
+    log_density = passes.score_samples(as_rows(x), density)
+    monkeypatch.setattr(programs, "NEAR", {4: 0.0, 8: 0.0})
+    if k > 1:
+        program, _ = passes._build(density, np.dtype(dtype))
+        assert not program.body.__name__.startswith("near_")
+    far = passes.accumulate(as_rows(x), density, family.scatter)
+    digits = 50.0 * limit**2 * np.finfo(dtype).eps  # what expanding the squares may cost
+    np.testing.assert_allclose(log_density, passes.score_samples(as_rows(x), density), rtol=digits)
+    np.testing.assert_allclose(near.log_likelihood, far.log_likelihood, rtol=digits)
+    np.testing.assert_allclose(near.weight, far.weight, rtol=digits)
+    np.testing.assert_allclose(near.mean, far.mean, atol=limit * digits)
+    np.testing.assert_allclose(near.scatter, far.scatter, rtol=digits, atol=500.0 * digits)
 
 
 @pytest.mark.parametrize("d", [2, 4, 5, 17])

@@ -34,9 +34,10 @@ ALIGNMENT = 64  # bytes
     FACTOR_LENGTH,  # elements of one component's packed factor
     LOG_NORM,
     SCALES,
+    ORIGIN,  # of a pass about one centre: zeros, its mean there
     WHITE,  # 1 where the workspace needs `white` and `squares`, else 0
     CUT,
-    CENTRE,
+    COMMON,  # of a pass about one centre: address of the centre, else 0
     WIDE_MEANS,  # means as the moments' kernels read them
     SLOTS,  # address of the partials, float64
     SLOT_LENGTH,
@@ -54,7 +55,7 @@ ALIGNMENT = 64  # bytes
     PART_FIRST,  # a block may be done in parts: this one begins so many rows after the block
     PART_ROWS,  # and has at most so many
     N_SLOTS_IN_TABLE,
-) = range(35)
+) = range(36)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

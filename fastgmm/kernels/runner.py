@@ -47,6 +47,7 @@ class Program:
     first_length: int  # first moments of one component
     arrays: dict[int, npt.NDArray[Any]] = field(default_factory=dict)
     numbers: dict[int, int] = field(default_factory=dict)
+    centre: npt.NDArray[np.float64] | None = None  # what moments are about, if not the components' means
 
     first: int = field(init=False)  # where the first moments begin
     second: int = field(init=False)  # where the second moments begin

@@ -6,24 +6,16 @@ For reference, per row x and component k, with a = 1 / std and a centre c common
     s0 += r    s1 += r (x - c)    t += r q
 
 First moments need no centre of their own (a mean is only as exact as eps times its distance from c, like any number
-about c), so they are one plain matrix product for all components.
+about c), so they are one plain matrix product for all components. Where the components lie near c (`programs.py`
+decides), so are the distances: with u = x - c, m = mu_k - c, q = |u|^2 - 2 u.m + |m|^2, and t is about c as well.
 """
 
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, tile
+from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
-from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, workspace
-
-
-@helper
-def common_moments(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
-    """Weights and first moments about the common centre, for all components."""
-    padded, k = table[a.PADDED], table[a.N_COMPONENTS]
-    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    tile.centre_rows(ws.rows, pointer(table[a.WIDE_MEANS], tag), padded, total)
-    micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
+from fastgmm.kernels.workspace import begin_block, common_moments, finish_tile, load_tile, parameters, workspace
 
 
 def spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -37,5 +29,23 @@ def spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         micro.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT or table[a.MODE] == a.ASSIGN:
-            common_moments(table, total, tag, ws, slot)
-            tile.weigh(ws.squares, ws.resp, total, k, TILE, at(slot, table[a.SECOND]))
+            tile.centre_rows(ws.rows, pointer(table[a.WIDE_MEANS], tag), table[a.PADDED], total)
+            common_moments(table, total, ws, slot)
+            tile.weigh(ws.squares, TILE, ws.resp, total, k, TILE, at(slot, table[a.SECOND]))
+
+
+def near_spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """One block of rows, for components near one another."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    means, scales, constants = parameters(table, tag)
+    norms = ws.values
+    for first in range(begin, end, TILE):
+        count, panels, total = load_tile(table, first, end, tag, ws)
+        near.square_norms(ws.panels, panels, d, norms)
+        near.product_density(ws.panels, panels, means, scales, constants, norms, d, k, ws.resp, TILE)
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] == a.FIT:
+            common_moments(table, total, ws, slot)
+            tile.weigh(norms, 0, ws.resp, total, k, TILE, at(slot, table[a.SECOND]))

@@ -14,11 +14,28 @@ from __future__ import annotations
 import math
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, tile
+from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.spherical import common_moments
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_tile, load_weights, parameters, workspace
+from fastgmm.kernels.workspace import (
+    begin_block,
+    common_moments,
+    finish_tile,
+    helper,
+    load_tile,
+    load_weights,
+    parameters,
+    workspace,
+)
+
+
+@helper
+def load_white(table, first, end, tag, ws, factor):  # type: ignore[no-untyped-def]  # Numba code
+    """Bring a tile in about the common centre, and whiten it; what `load_tile` returns."""
+    count, panels, total = load_tile(table, first, end, tag, ws)
+    origin = pointer(table[a.ORIGIN], tag)
+    micro.whiten(ws.panels, panels, origin, factor, ws.work, table[a.N_FEATURES], ws.white)
+    return count, panels, total
 
 
 def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -27,14 +44,29 @@ def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     means, factor, log_norm = parameters(table, tag)
-    centre, ones = pointer(table[a.CENTRE], tag), pointer(table[a.SCALES], tag)
+    ones = pointer(table[a.SCALES], tag)
     for first in range(begin, end, TILE):
-        count, panels, total = load_tile(table, first, end, tag, ws)
-        micro.whiten(ws.panels, panels, centre, factor, ws.work, d, ws.white)
+        count, panels, total = load_white(table, first, end, tag, ws, factor)
         micro.scalar_density(ws.white, panels, means, ones, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
-            common_moments(table, total, tag, ws, slot)
+            common_moments(table, total, ws, slot)
+
+
+def near_tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """One block of rows, for components near one another: |z - m|^2 = |z|^2 - 2 z.m + |m|^2."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    means, factor, constants = parameters(table, tag)
+    ones, norms = pointer(table[a.SCALES], tag), ws.values
+    for first in range(begin, end, TILE):
+        count, panels, total = load_white(table, first, end, tag, ws, factor)
+        near.square_norms(ws.white, panels, d, norms)
+        near.product_density(ws.white, panels, means, ones, constants, norms, d, k, ws.resp, TILE)
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] == a.FIT:
+            common_moments(table, total, ws, slot)
 
 
 def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code

@@ -178,14 +178,19 @@ def centre_rows(e: Emitter, rows: Value, centre: Value, padded: Value, count: Va
 
 
 @micro
-def weigh(e: Emitter, values: Value, resp: Value, count: Value, k: Value, stride: Value, sums: Value) -> None:
-    """sums[component] (float64) += sum over rows of resp * values; where resp is 0, values may be infinite."""
+def weigh(
+    e: Emitter, values: Value, step: Value, resp: Value, count: Value, k: Value, stride: Value, sums: Value
+) -> None:
+    """sums[component] (float64) += sum over rows of resp * values; where resp is 0, values may be infinite.
+
+    Values of two components lie `step` elements apart; 0 where all share them.
+    """
     with e.loop(0, k) as c:
         total = e.variable(e.zero())
         with e.loop(0, count, e.lanes) as t:
-            place = e.add(e.times(c, stride), t)
-            r = e.load(resp, place)
-            value = e.select(e.compare(">", r, e.zero()), e.load(values, place), e.zero())
+            r = e.load(resp, e.add(e.times(c, stride), t))
+            given = e.load(values, e.add(e.times(c, step), t))
+            value = e.select(e.compare(">", r, e.zero()), given, e.zero())
             e.set(total, e.fma(value, r, e.get(total)))
         add_total(e, e.get(total), sums, c)
 

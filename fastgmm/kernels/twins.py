@@ -300,10 +300,11 @@ def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:
     front(rows, count, padded)[:] = front(rows, count, padded) - mean_of(centre, padded, padded)
 
 
-def weigh(values: Array, resp: Array, count: int, k: int, stride: int, sums: Array) -> None:
+def weigh(values: Array, step: int, resp: Array, count: int, k: int, stride: int, sums: Array) -> None:
     """sums[c] += sum over rows of resp * values; where resp is 0, values may be infinite."""
     r = by_component(resp, k, stride, count).astype(np.float64)
-    value = np.where(r > 0.0, by_component(values, k, stride, count), 0.0)
+    given = by_component(values, k, step, count) if step else front(values, count)
+    value = np.where(r > 0.0, given, 0.0)
     front(sums, k)[:] += (r * value).sum(axis=1)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import tile
+from fastgmm.kernels import micro, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
@@ -132,13 +132,18 @@ def load_weights(table, first, count, total, weight):  # type: ignore[no-untyped
 
 @helper
 def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
-    """Bring the tile at row `first` in, padded and transposed; return its rows, its panels, and the rows of those."""
+    """Bring the tile at row `first` in, padded and transposed; return its rows, its panels, and the rows of those.
+
+    The rows are taken about the common centre where the table has one.
+    """
     d, padded = table[a.N_FEATURES], table[a.PADDED]
     panel = V * (VECTOR_BYTES // table[a.SIZE])
     count = min(TILE, end - first)
     panels = (count + panel - 1) // panel
     total = panels * panel
     tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
+    if table[a.COMMON] != 0:
+        tile.centre_rows(ws.rows, pointer(table[a.COMMON], tag), padded, total)
     tile.transpose(ws.rows, total, d, padded, ws.panels)
     load_weights(table, first, count, total, ws.weight)
     return count, panels, total
@@ -183,3 +188,11 @@ def make_finish(softmax: Any, write_probabilities: Any) -> Any:
 
 finish_tile = make_finish(tile.softmax, tile.write_probabilities)
 finish_tile_roots = make_finish(tile.softmax_roots, tile.write_probabilities_roots)
+
+
+@helper
+def common_moments(table, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights and first moments of rows about the common centre, for all components; resp become responsibilities."""
+    padded, k = table[a.PADDED], table[a.N_COMPONENTS]
+    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
