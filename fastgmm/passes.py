@@ -2,8 +2,8 @@
 
     accumulate(density, rows) -> SufficientStatistics       score_samples, predict, predict_proba -> one value a row
 
-1. A pass is a row of two tables: `fastgmm.kernels.programs.PROGRAMS` (factor kind -> kernel) and `MOMENTS` below (what
-   the kernel's sums mean for a scatter kind). No name of a covariance family occurs here.
+1. A pass is a row of two tables: `fastgmm.kernels.programs.PROGRAMS` (factor kind -> kernel) and
+   `kernels.sums.MOMENTS` (what the kernel's sums mean for a scatter kind). No name of a covariance family occurs here.
 2. Nothing of size N x K is held; `predict_proba` alone returns such an array, because it was asked for.
 3. Rows that are not finite have no finite log-density, so a pass counts them on its way and nobody scans the data a
    second time. Only when there are some are they looked for, to name the first.
@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
 from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
-from fastgmm.kernels.small import LARGEST
+from fastgmm.kernels.sums import MOMENTS, second, zeroth_and_first
 from fastgmm.nearest import nearest
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, IntArray, RowSource
@@ -40,8 +39,6 @@ summed about its own mean, like a diagonal one's, and a shared factor's densitie
 
 About the common centre a mean has the error eps * distance: here the root of eps, which makes eps in a variance."""
 
-Moments = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
-
 
 def _build(density: Density, dtype: np.dtype[Any], *, drop: bool = True) -> tuple[Program, float]:
     if density.kind not in PROGRAMS:
@@ -50,68 +47,6 @@ def _build(density: Density, dtype: np.dtype[Any], *, drop: bool = True) -> tupl
     program, top = PROGRAMS[density.kind](density, dtype)
     set_cut(program, density, drop=drop)
     return program, top
-
-
-# -- from a kernel's sums to moments: (reference (K, D), s0, s1 about it, s2 about it) ---------------------------------
-
-
-def _zeroth_and_first(program: Program, total: Float64Array) -> tuple[Float64Array, Float64Array]:
-    k, d = program.n_components, program.n_features
-    first = total[program.first : program.first + k * program.first_length].reshape(k, program.first_length)
-    return total[a.WEIGHT : a.WEIGHT + k], np.ascontiguousarray(first[:, :d])
-
-
-def _second(program: Program, total: Float64Array) -> Float64Array:
-    k = program.n_components
-    return total[program.second : program.second + k * program.moment_length].reshape(k, program.moment_length)
-
-
-def _unpack(program: Program, packed: Float64Array) -> Float64Array:
-    if program.n_features <= LARGEST:
-        return layout.unpack_small(packed, program.n_features)
-    return layout.unpack_moments(packed, program.n_features, program.dtype.itemsize)
-
-
-def _full(program: Program, total: Float64Array, density: Density) -> Moments:
-    s0, s1 = _zeroth_and_first(program, total)
-    return density.means, s0, s1, _unpack(program, _second(program, total))
-
-
-def _full_to_pooled(program: Program, total: Float64Array, density: Density) -> Moments:
-    reference, s0, s1, s2 = _full(program, total, density)
-    return reference, s0, s1, s2.sum(axis=0)
-
-
-def _reference(program: Program, density: Density) -> Float64Array:
-    return density.means if program.centre is None else np.broadcast_to(program.centre, density.means.shape)
-
-
-def _diag(program: Program, total: Float64Array, density: Density) -> Moments:
-    s0, s1 = _zeroth_and_first(program, total)
-    return _reference(program, density), s0, s1, np.array(_second(program, total)[:, : program.n_features])
-
-
-def _trace(program: Program, total: Float64Array, density: Density) -> Moments:
-    s0, s1 = _zeroth_and_first(program, total)
-    if program.centre is not None:
-        return _reference(program, density), s0, s1, np.array(_second(program, total)[:, 0])
-    s1 -= s0[:, None] * (density.means - common_centre(density))
-    return density.means, s0, s1, np.array(_second(program, total)[:, 0])
-
-
-def _diag_to_trace(program: Program, total: Float64Array, density: Density) -> Moments:
-    reference, s0, s1, s2 = _diag(program, total, density)
-    return reference, s0, s1, s2.sum(axis=1)
-
-
-MOMENTS: dict[tuple[str, str], Callable[[Program, Float64Array, Density], Moments]] = {
-    ("chol", "full"): _full,
-    ("chol", "pooled"): _full_to_pooled,
-    ("diag", "diag"): _diag,
-    ("diag", "trace"): _diag_to_trace,
-    ("scalar", "trace"): _trace,
-}
-"""(factor kind, scatter kind) -> meaning of a kernel's sums."""
 
 
 def _separated(density: Density, dtype: np.dtype[Any]) -> Density:
@@ -261,7 +196,7 @@ class Accumulator:
         if np.isfinite(scatter).all():
             program, top = _build(density, self.rows.dtype)
             total = self._run(program, a.FIT)
-            s0, s1 = _zeroth_and_first(program, total)
+            s0, s1 = zeroth_and_first(program, total)
             s1 += s0[:, None] * (common_centre(density) - centre)
             means = np.broadcast_to(centre, s1.shape)
             stats = self._statistics(total, top, means, s0, s1, scatter.copy())
@@ -282,8 +217,8 @@ class Accumulator:
             # means is subtracted may be a small part.
             program = scatter_program(centre, np.dtype(np.float64))
             total = self._run(program, a.FIT)
-            s0, s1 = _zeroth_and_first(program, total)
-            s2 = layout.unpack_moments(_second(program, total), centre.shape[0], program.dtype.itemsize)[0]
+            s0, s1 = zeroth_and_first(program, total)
+            s2 = layout.unpack_moments(second(program, total), centre.shape[0], program.dtype.itemsize)[0]
             if not np.isfinite(np.diag(s2)).all():
                 raise_non_finite(self.rows)
                 return centre, s2  # finite rows whose squares are not: `_pooled` will do without
@@ -331,10 +266,10 @@ def assign(
     total = (Runner() if runner is None else runner).run(program, rows, a.ASSIGN)
     if total[a.LOST] > 0.0:
         raise_lost(rows)
-    s0, s1 = _zeroth_and_first(program, total)
+    s0, s1 = zeroth_and_first(program, total)
     shift = np.divide(s1, s0[:, None], out=np.zeros(s1.shape), where=s0[:, None] > 0.0)
     means = np.where(s0[:, None] > 0.0, common_centre(density) + shift, centers)
-    return s0.copy(), means, float(_second(program, total)[:, 0].sum())
+    return s0.copy(), means, float(second(program, total)[:, 0].sum())
 
 
 # -- one value a row ---------------------------------------------------------------------------------------------------

@@ -194,8 +194,11 @@ def scatter_program(centre: Float64, dtype: np.dtype[Any]) -> Program:
 BODIES: dict[str, Any] = {
     "full": full_block,
     "diag": diag_block,
+    "near diag": near_diag_block,
     "spherical": spherical_block,
+    "near spherical": near_spherical_block,
     "tied": tied_block,
+    "near tied": near_tied_block,
     "scatter": scatter_block,
     "small": make_block,  # of the number of features
 }

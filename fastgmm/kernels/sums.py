@@ -1,0 +1,82 @@
+"""From the folded sums of a pass to moments: where they lie in a slot, and what they mean for a scatter kind.
+
+`MOMENTS` is the table (factor kind, scatter kind) -> (reference (K, D), s0, s1 about it, s2 about it). A row in it says
+that a kernel's sums suffice for a kind of scatter, however they are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import layout
+from fastgmm.kernels.programs import DensityLike, common_centre
+from fastgmm.kernels.runner import Program
+from fastgmm.kernels.small import LARGEST
+
+Float64 = npt.NDArray[np.float64]
+Moments = tuple[Float64, Float64, Float64, Float64]
+
+
+def zeroth_and_first(program: Program, total: Float64) -> tuple[Float64, Float64]:
+    """Weights (K,), a view, and first moments (K, D)."""
+    k, d = program.n_components, program.n_features
+    first = total[program.first : program.first + k * program.first_length].reshape(k, program.first_length)
+    return total[a.WEIGHT : a.WEIGHT + k], np.ascontiguousarray(first[:, :d])
+
+
+def second(program: Program, total: Float64) -> Float64:
+    """Second moments as the kernel packs them, (K, moment_length), a view."""
+    k = program.n_components
+    return total[program.second : program.second + k * program.moment_length].reshape(k, program.moment_length)
+
+
+def _unpack(program: Program, packed: Float64) -> Float64:
+    if program.n_features <= LARGEST:
+        return layout.unpack_small(packed, program.n_features)
+    return layout.unpack_moments(packed, program.n_features, program.dtype.itemsize)
+
+
+def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
+    s0, s1 = zeroth_and_first(program, total)
+    return density.means, s0, s1, _unpack(program, second(program, total))
+
+
+def _full_to_pooled(program: Program, total: Float64, density: DensityLike) -> Moments:
+    reference, s0, s1, s2 = _full(program, total, density)
+    return reference, s0, s1, s2.sum(axis=0)
+
+
+def _reference(program: Program, density: DensityLike) -> Float64:
+    return density.means if program.centre is None else np.broadcast_to(program.centre, density.means.shape)
+
+
+def _diag(program: Program, total: Float64, density: DensityLike) -> Moments:
+    s0, s1 = zeroth_and_first(program, total)
+    return _reference(program, density), s0, s1, np.array(second(program, total)[:, : program.n_features])
+
+
+def _trace(program: Program, total: Float64, density: DensityLike) -> Moments:
+    s0, s1 = zeroth_and_first(program, total)
+    if program.centre is not None:
+        return _reference(program, density), s0, s1, np.array(second(program, total)[:, 0])
+    s1 -= s0[:, None] * (density.means - common_centre(density))
+    return density.means, s0, s1, np.array(second(program, total)[:, 0])
+
+
+def _diag_to_trace(program: Program, total: Float64, density: DensityLike) -> Moments:
+    reference, s0, s1, s2 = _diag(program, total, density)
+    return reference, s0, s1, s2.sum(axis=1)
+
+
+MOMENTS: dict[tuple[str, str], Callable[[Program, Float64, DensityLike], Moments]] = {
+    ("chol", "full"): _full,
+    ("chol", "pooled"): _full_to_pooled,
+    ("diag", "diag"): _diag,
+    ("diag", "trace"): _diag_to_trace,
+    ("scalar", "trace"): _trace,
+}
+"""(factor kind, scatter kind) -> meaning of a kernel's sums."""
