@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 
@@ -124,12 +124,32 @@ class _Damage(Exception):
     """A check of this module failed; the text completes "the file is damaged: ..."."""
 
 
+class _Bounded:
+    """An open file that is never asked for more bytes than it has.
+
+    `zipfile` reads as many bytes as a damaged directory claims, and ``file.read(n)`` allocates n bytes before it finds
+    out that they are not there: a gigabyte for a file of one kilobyte.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self.seek = file.seek
+        self.tell = file.tell
+        self.seekable = file.seekable
+
+    def read(self, n: int = -1) -> bytes:
+        """Read at most `n` bytes, or all."""
+        left = max(self._size - self._file.tell(), 0)
+        return self._file.read(left if n < 0 else min(n, left))
+
+
 def _read(file: BinaryIO, size: int, only_header: bool) -> Archive:
     """Read an open file of `size` bytes; raises anything."""
     if size == 0:
         msg = "it is empty"
         raise _Damage(msg)
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(cast("BinaryIO", _Bounded(file, size))) as archive:
         members = archive.infolist()
         names = {member.filename for member in members}
         if len(names) < len(members) or len(members) > MOST_MEMBERS:
@@ -137,6 +157,9 @@ def _read(file: BinaryIO, size: int, only_header: bool) -> Archive:
             raise _Damage(msg)
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             msg = "a member is compressed, which fastgmm's model files never are"
+            raise _Damage(msg)
+        if any(member.compress_size != member.file_size for member in members):
+            msg = "a member's sizes contradict each other"
             raise _Damage(msg)
         if sum(member.file_size for member in members) > size:  # overlapping members, or sizes that are lies
             msg = f"its members claim more than the {size} bytes of the file"
