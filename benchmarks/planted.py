@@ -74,7 +74,8 @@ def ask_asv(clone: Path, bench: str) -> int:
     return run(*command, "--interleave-rounds", "HEAD~1", "HEAD", cwd=clone).returncode
 
 
-def ask_gate(clone: Path, bench: str) -> int:
+def ask_gate(clone: Path, _bench: str) -> int:
+    """Return the status of the gate on the last two commits."""
     return run(sys.executable, "-m", "benchmarks.gate", cwd=clone, env={**os.environ, "PYTHONPATH": ""}).returncode
 
 
