@@ -72,6 +72,15 @@ def spread(series: dict[str, list[float]]) -> dict[str, float]:
     return {size: value / middle - 1 for size, value in medians.items()}
 
 
+def off_line(series: dict[str, list[float]]) -> dict[str, float]:
+    """Return each size's relative distance from the straight line, cost = a + b size, that fits all sizes best."""
+    size = np.array([float(s) for s in series])
+    cost = size * np.array([statistics.median(values) for values in series.values()])
+    basis = np.stack([np.ones_like(size), size], axis=1) / cost[:, None]  # relative: every size counts alike
+    (a, b), *_ = np.linalg.lstsq(basis, np.ones_like(size))
+    return dict(zip(series, (cost / (a + b * size) - 1).tolist(), strict=True))
+
+
 def plot(figures: dict[str, Any]) -> None:
     """Draw both series with a band of 10 % about the median."""
     import matplotlib as mpl
@@ -83,17 +92,16 @@ def plot(figures: dict[str, Any]) -> None:
     for axis, (what, other) in zip(axes, (("N", "K"), ("K", "N")), strict=True):
         sizes = [int(size) for size in figures[what]]
         medians = [statistics.median(values) for values in figures[what].values()]
-        low = [min(values) for values in figures[what].values()]
-        high = [max(values) for values in figures[what].values()]
+        low, high = np.percentile(list(figures[what].values()), [25, 75], axis=1)
         middle = statistics.median(medians)
         axis.axhspan(0.9 * middle, 1.1 * middle, color="0.9", label="median of the sizes, 10 % up and down")
-        axis.vlines(sizes, low, high, color="C0", lw=1, label="range of the rounds")
+        axis.vlines(sizes, low, high, color="C0", lw=1, label="quartiles of the rounds")
         axis.plot(sizes, medians, "o-", color="C0", label="median of the rounds")
         axis.set(
             xscale="log",
             xlabel={"N": "rows N", "K": "components K"}[what],
             ylabel="ns per row and component",
-            ylim=(0, 1.6 * max(*high, 1.1 * middle)),
+            ylim=(0, 1.4 * max(*high, 1.1 * middle)),
             title=f"{other} = {AT[other]:,}, D = {D}, full covariances",
         )
         if what == "K":
@@ -112,9 +120,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     figures = load("growth") if options.plot_only else {**measure(options.rounds), "where": circumstances()}
     for what in ("N", "K"):
+        line = off_line(figures[what])
         for size, deviation in spread(figures[what]).items():
             median = statistics.median(figures[what][size])
-            print(f"{what} {int(size):>10,}: {median:7.3f} ns a row and component, {deviation:+.1%} of the median")
+            print(
+                f"{what} {int(size):>10,}: {median:7.3f} ns a row and component, {deviation:+6.1%} off the median, "
+                f"{line[size]:+6.1%} off a straight line"
+            )
     if not SMALL:
         save("growth", figures)
         plot(figures)

@@ -12,7 +12,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from benchmarks.data import CASES, Case, build, by_name
+from benchmarks.data import CASES, SMALL, Case, build, by_name
+from benchmarks.record import circumstances, save
 
 TOP = Path(__file__).parents[1]
 
@@ -86,7 +87,7 @@ from benchmarks import data, memory; print(memory.growth_here(data.by_name({name
 def main() -> int:
     threads = int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count() or 1))
     print(f"{'case':24} {'dtype':8} {'X, MB':>8} {'growth, MB':>10} {'bound, MB':>10}")
-    above = 0
+    above, figures = 0, []
     for name in (c.name for c in CASES):
         case = by_name(name)
         for dtype in ("float64", "float32"):
@@ -94,10 +95,13 @@ def main() -> int:
             limit = bound(case, threads)
             above += bytes_ > limit
             size = case.n * case.d * (8 if dtype == "float64" else 4)
+            figures.append({"case": case.name, "dtype": dtype, "data": size, "growth": bytes_, "bound": limit})
             mark = "  ABOVE" if bytes_ > limit else ""
             print(
                 f"{case.name:24} {dtype:8} {size / 1e6:8.1f} {bytes_ / 1e6:10.1f} {limit / 1e6:10.1f}{mark}", flush=True
             )
+    if not SMALL:
+        save("memory", {"rows": figures, "where": circumstances(threads=threads)})
     return 1 if above else 0
 
 

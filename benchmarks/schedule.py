@@ -32,17 +32,17 @@ def rounds(
     start, first = clock(), names[0]
     cost: dict[str, float] = {}
     for round_ in range(most):
-        # what a run will take, with ours beside it
-        def fits(name: str) -> bool:
-            spent = clock() - start
-            return name not in cost or spent + cost[name] + (cost[first] if name != first else 0.0) <= seconds
-
-        others = [name for name in names[1:] if fits(name)]
-        if round_ and not (others or (len(names) == 1 and fits(first))):
-            return
-        for name in [first, *others]:
-            if name not in names or (round_ and name != first and not fits(name)):
-                continue
+        chosen = list(names)
+        if round_:
+            planned = clock() - start + cost[first]
+            chosen = [first]
+            for name in names[1:]:
+                if planned + cost[name] <= seconds:
+                    chosen.append(name)
+                    planned += cost[name]
+            if planned > seconds or (chosen == [first] and len(names) > 1):
+                return
+        for name in chosen:
             before = clock()
             yield round_, name
             cost[name] = clock() - before

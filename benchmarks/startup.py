@@ -9,6 +9,7 @@ import tempfile
 import time
 
 from benchmarks.data import SMALL
+from benchmarks.record import circumstances, save
 
 FIRST_FIT = """
 import time; start = time.perf_counter()
@@ -77,12 +78,16 @@ def main() -> None:
     print(
         f"python -c 'import fastgmm': {min(b[0] for b in best):.3f} s; 'import numpy': {min(b[1] for b in best):.3f} s"
     )
+    figures: dict = {"import fastgmm": min(b[0] for b in best), "import numpy": min(b[1] for b in best), "first": []}
     for kind in FirstFit.params[0]:
         for d in FirstFit.params[1]:
             with tempfile.TemporaryDirectory() as folder:
                 cold = first_fit(folder, kind, d=d)
                 warm = min(first_fit(folder, kind, d=d) for _ in range(3))
+            figures["first"].append({"covariance_type": kind, "d": d, "cold": cold, "warm": warm})
             print(f"first fit, {kind:10} D={d:2}: {cold:6.2f} s cold, {warm:6.2f} s warm")
+    if not SMALL:
+        save("startup", {**figures, "where": circumstances()})
 
 
 if __name__ == "__main__":
