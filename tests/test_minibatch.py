@@ -55,12 +55,13 @@ def test_batches_cover_the_rows_once_in_order(n, size):
 @pytest.mark.parametrize("name", TYPES)
 def test_the_fit_ends_where_exact_em_ends(name, dtype):
     x = data(dtype=dtype)
-    options = {"n_components": 3, "covariance_type": name, "random_state": 0, "tol": 1e-9, "max_iter": 2000}
+    tol, near = (1e-9, 1e-6) if dtype == np.float64 else (1e-6, 1e-4)  # log-likelihoods of float32 rows are rounded
+    options = {"n_components": 3, "covariance_type": name, "random_state": 0, "tol": tol, "max_iter": 2000}
     plain = GaussianMixture(**options).fit(x)
     quick = GaussianMixture(first_passes=MiniBatch(batch_size=100), **options).fit(x)
     assert quick.converged_
     assert quick.result_.initial_log_likelihood > plain.result_.initial_log_likelihood + 1.0
-    assert quick.lower_bound_ == pytest.approx(plain.lower_bound_, abs=1e-6)
+    assert quick.lower_bound_ == pytest.approx(plain.lower_bound_, abs=near)
     bounds = np.array(quick.lower_bounds_)
     assert (np.diff(bounds) > -1e-6).all()
 
@@ -165,9 +166,12 @@ def test_a_source_of_rows_is_cut_at_the_batch_size():
     x = data(1000)
     start = GaussianMixture(3, random_state=0, max_iter=0).fit(x).mixture_.params
 
+    def accumulate(part, scatter):
+        return accumulate_here(part, scatter, x[0])
+
     def improved(rows):
         return run_passes(
-            rows, start, MiniBatch(2, 90), accumulate=accumulate_here, scatter="full", step_size=StepSize(),
+            rows, start, MiniBatch(2, 90), accumulate=accumulate, scatter="full", step_size=StepSize(),
             reg_covar=1e-6, reference_variance=1.0, floor=True,
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ from fastgmm.initialize import Start, starting_params
 from fastgmm.mixture import Mixture
 from fastgmm.online import OnlineState, absorb, feature_variance, recall, settle, sound
 from fastgmm.params import Params
+from fastgmm.typing import Float64Array
 
 LARGEST_WEIGHT = 1e300
 """Weight of a batch at most: only ratios of such weights matter, and their sum must stay a number."""
@@ -78,7 +79,7 @@ def begin(
         params = starting_params(start, rows, sample, rng, reg_covar=reg_covar, data=data)
         floor = settings.degenerate != "raise"
         params, _ = sound(params, sample.variance, floor=floor)
-        state = _absorb(None, rows, params, settings, engine)
+        state = _absorb(None, rows, params, settings, engine, sample.origin)
     params, state = settle(state, params, reg_covar, sample.variance, floor=floor)
     _warn(state, None, stacklevel=stacklevel + 1)
     return OnlineOutcome(Mixture.from_params(params), dtype, state)
@@ -110,7 +111,7 @@ def go_on(rows: Rows, settings: Settings, model: FittedMixture, *, engine: Engin
         spread = feature_variance(recall(params, 1.0, 0.0).stats)
         memory = recall(params, past, added_variance(settings, spread))
     with naming_bad_values(rows, weightable=True):
-        state = _absorb(memory, rows, params, settings, engine)
+        state = _absorb(memory, rows, params, settings, engine, params.weights @ params.means)
     variance = feature_variance(state.stats)
     reg_covar = added_variance(settings, variance)
     params, state = settle(state, params, reg_covar, variance, floor=settings.degenerate != "raise")
@@ -119,9 +120,11 @@ def go_on(rows: Rows, settings: Settings, model: FittedMixture, *, engine: Engin
     return OnlineOutcome(Mixture.from_params(params), dtype, state)
 
 
-def _absorb(memory: OnlineState | None, rows: Rows, params: Params, settings: Settings, engine: Engine) -> OnlineState:
-    """Run the pass over the batch and merge its statistics."""
-    stats = engine.accumulate(rows, settings.family.scatter, params.weights @ params.means)(params)
+def _absorb(
+    memory: OnlineState | None, rows: Rows, params: Params, settings: Settings, engine: Engine, centre: Float64Array
+) -> OnlineState:
+    """Run the pass over the batch, a point amid its rows given, and merge its statistics."""
+    stats = engine.accumulate(rows, settings.family.scatter, centre)(params)
     weight = min(rows.total_weight / rows.weight_scale, LARGEST_WEIGHT)
     return absorb(memory, stats, weight, settings.step_size)
 

@@ -119,7 +119,7 @@ def run_fit(
         if out_of_float32(sample.variance) and dtype == np.float32:
             rows = engine.rows(data, sample_weight, dtype=np.float64)
         said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=level)
-        with _progress(settings) as bar:
+        with _progress(settings, rows.n_rows) as bar:
             result, records = fit_starts(
                 engine.accumulate(rows, settings.family.scatter, sample.origin),
                 _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm, n_starts=n_starts),
@@ -173,13 +173,13 @@ def _starts(
         yield params
 
 
-def _progress(settings: Settings) -> Any:
+def _progress(settings: Settings, n_rows: int) -> Any:
     """Return a progress bar as a context manager, or nothing at all."""
     if settings.verbose < 1:
         return nullcontext()
     from fastgmm.progress import progress_bar
 
-    return progress_bar(settings.max_iter)
+    return progress_bar(settings.max_iter, rows=n_rows)
 
 
 def _all_of(bar: Any, callback: FitCallback | None, interval: int) -> FitCallback | None:

@@ -74,7 +74,7 @@ class GaussianMixture(FittedMixture):
     warm_start : bool, default False
         Start from the last fit, if there is one; `n_init` is then ignored.
     verbose : int, default 0
-        From 1 on, show a progress bar where stderr is a terminal (and tqdm is installed).
+        From 1 on, show a progress bar where stderr is a terminal.
     verbose_interval : int, default 10
         Iterations between two updates of the bar.
     degenerate : {"floor", "reseed", "drop", "raise"}, default "floor"
