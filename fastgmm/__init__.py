@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastgmm import datasets, plotting
+    from fastgmm.data import open_rows
     from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord
     from fastgmm.errors import (
         ConvergenceWarning,
+        DataChangedError,
         DegenerateComponentWarning,
         DegenerateDataWarning,
         FastgmmError,
@@ -47,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ComponentEvent",
     "ConvergenceWarning",
+    "DataChangedError",
     "DegenerateComponentWarning",
     "DegenerateDataWarning",
     "FastgmmError",
@@ -71,6 +74,7 @@ __all__ = [
     "__version__",
     "datasets",
     "load",
+    "open_rows",
     "plotting",
     "save",
     "select_model",
@@ -83,6 +87,7 @@ _MODULES = {
     **dict.fromkeys(
         [
             "ConvergenceWarning",
+            "DataChangedError",
             "DegenerateComponentWarning",
             "DegenerateDataWarning",
             "FastgmmError",
@@ -102,6 +107,7 @@ _MODULES = {
     "Mixture": "fastgmm.mixture",
     "OnlineState": "fastgmm.online",
     "Params": "fastgmm.params",
+    "open_rows": "fastgmm.data",
     **dict.fromkeys(["load", "save"], "fastgmm.persist"),
     **dict.fromkeys(["SelectionResult", "select_model"], "fastgmm.selection"),
 }

@@ -38,6 +38,13 @@ class NonFiniteDataError(InvalidDataError):
         self.column = column
 
 
+class DataChangedError(InvalidDataError):
+    """Data that are read several times were not the same each time: a file was written to, or an iterable ended early.
+
+    What was computed from them is not used.
+    """
+
+
 class NotFittedError(FastgmmError, ValueError, AttributeError):
     """A method that needs fitted parameters was called before ``fit``."""
 

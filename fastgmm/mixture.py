@@ -131,9 +131,11 @@ class Mixture:
         return covariance.density(self.params)
 
     def _rows(self, X: Any) -> RowSource:
-        from fastgmm.data import as_rows  # beside this module, not below it
+        from fastgmm.data import StreamRows, as_rows  # beside this module, not below it
 
         rows = as_rows(X)
+        if isinstance(rows, StreamRows):
+            rows = rows.unweighted()
         if rows.n_features != self.n_features:
             msg = f"X must have {self.n_features} features, as the mixture has; got {rows.n_features}"
             raise InvalidDataError(msg)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastgmm import covariance
-from fastgmm.data import ArrayRows, CopiedRows, as_rows
+from fastgmm.data import Rows, as_rows, opened
 from fastgmm.em import FitResult
 from fastgmm.errors import (
     ConvergenceWarning,
@@ -23,8 +23,6 @@ from fastgmm.errors import (
 )
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.validation import check_choice, check_integer
-
-Rows = ArrayRows | CopiedRows
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 """Families that are compared unless others are named."""
@@ -133,7 +131,7 @@ def select_model(
 
     Parameters
     ----------
-    X : array-like (N, D), or a table
+    X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
     n_components : int or iterable of int, default 1 to 9
     covariance_types : str or sequence of str, default all
     criterion : {"bic", "aic", "icl"}, default "bic"
@@ -176,6 +174,7 @@ def select_model(
         raise InvalidParameterError(msg)
     names = list(dict.fromkeys(covariance.family(name).name for name in types))
     check_choice(criterion, "criterion", CRITERIA)
+    X = opened(X)
     rows = as_rows(X, sample_weight)  # checked and normalised once for all fits
     pairs = [(k, name) for name in names for k in counts]
     candidates: list[Candidate] = []

@@ -349,7 +349,7 @@ def test_data_errors_are_one_sentence_and_leave_nothing(run, content, words, mes
     ("words", "message"),
     [
         (["fit", "none.csv", "-k", "2"], r"none\.csv: No such file or directory"),
-        (["fit", ".", "-k", "2"], r"\.: Is a directory"),
+        (["fit", "empty", "-k", "2"], r"empty: a folder without files of a known format"),
         (["fit", "x.xlsx", "-k", "2"], r"x\.xlsx: cannot tell its format"),
         (["fit", FAITHFUL, "-k", "300"], r"-k = 300, rows = 272"),
         (["predict", "none.npz", FAITHFUL], r"none\.npz: No such file or directory"),
@@ -362,6 +362,7 @@ def test_data_errors_are_one_sentence_and_leave_nothing(run, content, words, mes
 def test_wrong_files_are_one_sentence(run, model, words, message):
     assert model == "model.npz"
     Path("wide.csv").write_text("a,b,c\n1,2,3\n")
+    Path("empty").mkdir()
     Path("x.xlsx").write_text("")
     status, out, err = run(*words)
     assert_one_sentence(status, out, err)

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgmm.cli.csvfile import CHUNK_ROWS, CsvTable
 from fastgmm.cli.inputs import open_table, read_data
 from fastgmm.cli.results import WRITERS, to_json
 from fastgmm.cli.tables import parse_columns
+from fastgmm.data import open_rows
+from fastgmm.data.formats import CsvPart
+from fastgmm.data.formats.text import CHUNK_ROWS
 from fastgmm.errors import InvalidDataError
 
 
@@ -26,7 +28,13 @@ def reader(request, monkeypatch):
     return request.param
 
 
-def write(tmp_path, text, name="data.csv"):
+def write(file, extension, columns):
+    writer = WRITERS[extension](file, len(next(iter(columns.values()))))
+    writer.write(columns)
+    writer.close()
+
+
+def stored(tmp_path, text, name="data.csv"):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return str(path)
@@ -53,27 +61,27 @@ def write(tmp_path, text, name="data.csv"):
 )
 @pytest.mark.usefixtures("reader")
 def test_dialects(tmp_path, text, names):
-    data = read_data(write(tmp_path, text))
+    data = read_data(stored(tmp_path, text))
     np.testing.assert_array_equal(data.x, [[1, 2], [3, 4]])
     assert data.names == names
 
 
 @pytest.mark.usefixtures("reader")
 def test_blanks_separate_where_nothing_else_does(tmp_path):
-    np.testing.assert_array_equal(read_data(write(tmp_path, "a  b\n1 2\n 3  4 \n", "x.txt")).x, [[1, 2], [3, 4]])
-    one = open_table(write(tmp_path, "eruption time\n1\n"))
+    np.testing.assert_array_equal(read_data(stored(tmp_path, "a  b\n1 2\n 3  4 \n", "x.txt")).x, [[1, 2], [3, 4]])
+    (one,) = open_table(stored(tmp_path, "eruption time\n1\n"))
     assert one.names == ("eruption time",)
 
 
 @pytest.mark.usefixtures("reader")
 def test_header_can_be_forced(tmp_path):
-    path = write(tmp_path, "2019,2020\n1,2\n")
+    path = stored(tmp_path, "2019,2020\n1,2\n")
     assert read_data(path).x.shape == (2, 2)
     data = read_data(path, header="yes", columns=["2020"])
     assert data.x.tolist() == [[2.0]]
     assert data.names == ("2020",)
     with pytest.raises(InvalidDataError, match="'a' is no number"):
-        read_data(write(tmp_path, "a\n1\n"), header="no")
+        read_data(stored(tmp_path, "a\n1\n"), header="no")
 
 
 @given(
@@ -87,11 +95,12 @@ def test_csv_round_trip_keeps_every_bit(tmp_path_factory, rows):
     x = np.array(rows)
     path = tmp_path_factory.getbasetemp() / "round.csv"
     with path.open("wb") as file:
-        WRITERS[".csv"](file, {"a": x[:, 0], "b,c": x[:, 1], 'd"': x[:, 2]})
-    fast = CsvTable(path)
-    assert fast.names == ("a", "b,c", 'd"')
-    assert fast._read_carefully([0, 1, 2]).tobytes() == x.tobytes()
-    assert fast.read([2, 0]).tobytes() == np.ascontiguousarray(x[:, [2, 0]]).tobytes()
+        write(file, ".csv", {"a": x[:, 0], "b,c": x[:, 1], 'd"': x[:, 2]})
+    part = CsvPart(path)
+    assert part.names == ("a", "b,c", 'd"')
+    assert np.concatenate(list(part._carefully([0, 1, 2], 0))).tobytes() == x.tobytes()
+    fast = open_rows(path, columns=[2, 0]).to_array()
+    assert fast.tobytes() == np.ascontiguousarray(x[:, [2, 0]]).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,7 @@ def test_csv_round_trip_keeps_every_bit(tmp_path_factory, rows):
 @pytest.mark.usefixtures("reader")
 def test_complaints_name_the_place(tmp_path, text, message):
     with pytest.raises(InvalidDataError, match=message) as caught:
-        read_data(write(tmp_path, text))
+        read_data(stored(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
@@ -126,12 +135,12 @@ def test_complaints_name_the_place(tmp_path, text, message):
 def test_a_place_far_down_is_found(tmp_path):
     n = CHUNK_ROWS + 5
     with pytest.raises(InvalidDataError, match=rf"row {n + 1} \(line {n + 2}\), column 'b': 'oops'"):
-        read_data(write(tmp_path, "a,b\n" + "1,2\n" * n + "3,oops\n"))
+        read_data(stored(tmp_path, "a,b\n" + "1,2\n" * n + "3,oops\n"))
 
 
 @pytest.mark.usefixtures("reader")
 def test_unused_columns_may_hold_anything(tmp_path):
-    path = write(tmp_path, "name,a,b\nx,1,2\n,3,4\n")
+    path = stored(tmp_path, "name,a,b\nx,1,2\n,3,4\n")
     np.testing.assert_array_equal(read_data(path, columns=["b", "a"]).x, [[2, 1], [4, 3]])
     np.testing.assert_array_equal(read_data(path, columns=["2-3"]).x, [[1, 2], [3, 4]])
     np.testing.assert_array_equal(read_data(path, columns=["3"]).x, [[2], [4]])
@@ -150,25 +159,25 @@ def test_unused_columns_may_hold_anything(tmp_path):
 )
 def test_wrong_columns_are_told(tmp_path, columns, message):
     with pytest.raises(InvalidDataError, match=message):
-        read_data(write(tmp_path, "a,b,w\n1,2,3\n"), columns=columns, weights="w")
+        read_data(stored(tmp_path, "a,b,w\n1,2,3\n"), columns=columns, weights="w")
 
 
 def test_doubled_names_need_a_number(tmp_path):
-    path = write(tmp_path, "a,a\n1,2\n")
+    path = stored(tmp_path, "a,a\n1,2\n")
     with pytest.raises(InvalidDataError, match=r"several columns called 'a'; choose one by its number \(1, 2\)"):
         read_data(path, columns=["a"])
     assert read_data(path, columns=["2"]).x.tolist() == [[2.0]]
 
 
 def test_very_many_columns_are_not_all_listed(tmp_path):
-    path = write(tmp_path, ",".join(f"c{i}" for i in range(1000)) + "\n" + ",".join("1" * 1000) + "\n")
+    path = stored(tmp_path, ",".join(f"c{i}" for i in range(1000)) + "\n" + ",".join("1" * 1000) + "\n")
     with pytest.raises(InvalidDataError, match="c19 and 980 more") as caught:
         read_data(path, columns=["x"])
     assert len(str(caught.value)) < 400
 
 
 def test_weights_from_a_column_or_a_file(tmp_path):
-    path = write(tmp_path, "a,w\n1,2\n3,4\n")
+    path = stored(tmp_path, "a,w\n1,2\n3,4\n")
     data = read_data(path, weights="w")
     assert data.names == ("a",)
     np.testing.assert_array_equal(data.weights, [2, 4])
@@ -186,7 +195,7 @@ def test_weights_from_a_column_or_a_file(tmp_path):
 
 
 def test_the_models_features_are_found_by_name(tmp_path):
-    path = write(tmp_path, "id,b,a\nx,2,1\n")
+    path = stored(tmp_path, "id,b,a\nx,2,1\n")
     assert read_data(path, expected=["a", "b"], n_expected=2).x.tolist() == [[1.0, 2.0]]
     with pytest.raises(
         InvalidDataError, match=r"has no column 'c', which the model was fitted on; its columns are id, b"
@@ -194,7 +203,7 @@ def test_the_models_features_are_found_by_name(tmp_path):
         read_data(path, expected=["a", "c"], n_expected=2)
     with pytest.raises(InvalidDataError, match="gives 1 column, but the model has 2 features"):
         read_data(path, columns=["a"], expected=["a", "b"], n_expected=2)
-    unnamed = write(tmp_path, "1,2\n", "unnamed.csv")
+    unnamed = stored(tmp_path, "1,2\n", "unnamed.csv")
     assert read_data(unnamed, expected=["a", "b"], n_expected=2).x.tolist() == [[1.0, 2.0]]
 
 
@@ -242,7 +251,7 @@ def test_npy_complaints(tmp_path, array, message):
 @pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])
 def test_files_that_are_no_npy(tmp_path, content):
     with pytest.raises(InvalidDataError, match=r"x\.npy is (empty|not a \.npy file)"):
-        read_data(write(tmp_path, content, "x.npy"))
+        read_data(stored(tmp_path, content, "x.npy"))
 
 
 def test_parquet(tmp_path):
@@ -261,12 +270,12 @@ def test_parquet(tmp_path):
     with pytest.raises(InvalidDataError, match="row 2, column 'c': the value is missing"):
         read_data(path, columns=["c"])
     with pytest.raises(InvalidDataError, match="is not a Parquet file"):
-        read_data(write(tmp_path, "text", "y.parquet"))
+        read_data(stored(tmp_path, "text", "y.parquet"))
     with pytest.raises(InvalidDataError, match="is empty"):
-        read_data(write(tmp_path, "", "z.parquet"))
+        read_data(stored(tmp_path, "", "z.parquet"))
     whole = (tmp_path / "x.parquet").read_bytes()
     with pytest.raises(InvalidDataError, match=r"d\.parquet is not a Parquet file"):
-        read_data(write(tmp_path, whole[:-20], "d.parquet"), columns=["a"])
+        read_data(stored(tmp_path, whole[:-20], "d.parquet"), columns=["a"])
 
 
 def test_pandas_index_is_no_feature(tmp_path):
@@ -279,15 +288,15 @@ def test_pandas_index_is_no_feature(tmp_path):
 def test_parquet_without_pyarrow_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InvalidDataError, match=r"pip install 'fastgmm\[parquet\]'"):
-        read_data(write(tmp_path, "x", "x.parquet"))
+        read_data(stored(tmp_path, "x", "x.parquet"))
 
 
 def test_unknown_extension_and_missing_files(tmp_path):
     with pytest.raises(InvalidDataError, match=r"cannot tell its format.*\.csv"):
-        read_data(write(tmp_path, "1", "x.xlsx"))
+        read_data(stored(tmp_path, "1", "x.xlsx"))
     with pytest.raises(FileNotFoundError):
         read_data(str(tmp_path / "none.csv"))
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(InvalidDataError, match="a folder without files of a known format"):
         read_data(str(tmp_path))
 
 
@@ -298,7 +307,7 @@ def test_results_read_back(tmp_path, extension):
     columns = {"label": np.array([0, 2, 1]), "p": np.array([0.1, 1 / 3, 1e-300])}
     path = tmp_path / f"out{extension}"
     with path.open("wb") as file:
-        WRITERS[extension](file, columns)
+        write(file, extension, columns)
     if extension == ".json":
         assert json.loads(path.read_text()) == {name: column.tolist() for name, column in columns.items()}
     else:
@@ -307,7 +316,7 @@ def test_results_read_back(tmp_path, extension):
 
 def test_one_column_of_npy_keeps_its_type(tmp_path):
     with (tmp_path / "x.npy").open("wb") as file:
-        WRITERS[".npy"](file, {"label": np.array([1, 2])})
+        write(file, ".npy", {"label": np.array([1, 2])})
     assert np.load(tmp_path / "x.npy").tolist() == [1, 2]
 
 

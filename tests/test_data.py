@@ -188,7 +188,7 @@ def test_bad_weights(weight, words):
         (scipy.sparse.csr_array(X), InvalidDataTypeError, ["Sparse", "toarray"]),
         (np.ma.masked_array(X), InvalidDataTypeError, ["masked"]),
         (np.asmatrix(X), InvalidDataTypeError, ["np.matrix"]),
-        ("text", InvalidDataTypeError, ["str"]),
+        (b"text", InvalidDataTypeError, ["bytes"]),
         (None, InvalidDataTypeError, ["NoneType"]),
         ({"a": [1, 2]}, InvalidDataTypeError, ["dict"]),
         ([[1, 2], [3]], InvalidDataError, ["X must be an array-like"]),

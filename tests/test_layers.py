@@ -66,6 +66,7 @@ UPWARD = {
 CORE = {"numpy", "scipy"}  # anywhere; kernels take numpy only
 JIT = {"numba", "llvmlite"}  # kernels only
 OPTIONAL = {
+    "h5py",
     "matplotlib",
     "mpl_toolkits",
     "narwhals",
@@ -76,6 +77,7 @@ OPTIONAL = {
     "sklearn",
     "threadpoolctl",
     "tqdm",
+    "zarr",
 }
 
 # What turns a Python function into machine code: one front door, so that options, cache and names are decided once.

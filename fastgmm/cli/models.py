@@ -111,7 +111,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def _read(args: argparse.Namespace) -> Data:
     """Read what the arguments of a command with weights name."""
-    return read_data(args.data, columns=args.columns, weights=args.weights, header=args.header)
+    return read_data(args.data, columns=args.columns, weights=args.weights, header=args.header, stream=args.stream)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _summary(model: GaussianMixture, candidate: Candidate, data: Data) -> dict[s
     """Return what JSON says about a fit."""
     mixture = model.mixture_
     return {
-        "n_rows": len(data.x),
+        "n_rows": data.n_rows,
         "n_features": mixture.n_features,
         "feature_names": data.names,
         "n_components": mixture.n_components,
@@ -193,7 +193,7 @@ def _text(
     status = "" if result is None else f"{for_shell(result.status.value)} {count(result.n_iter, 'iteration')}.{took}\n"
     return (
         f"{count(mixture.n_components, 'component')}, covariance type {mixture.covariance_type};"
-        f" {count(len(data.x), 'row')}, {count(mixture.n_features, 'feature')}.\n{status}"
+        f" {count(data.n_rows, 'row')}, {count(mixture.n_features, 'feature')}.\n{status}"
         f"log-likelihood {candidate.log_likelihood:.3f} ({model.lower_bound_:.5g} a row), {candidate.n_parameters}"
         f" parameters\nBIC {candidate.bic:.2f}, AIC {candidate.aic:.2f}, ICL {candidate.icl:.2f} (smaller is better)"
         f"\n\n{describe_mixture(mixture, data.names)}{_written(files)}"

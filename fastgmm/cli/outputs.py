@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from fastgmm.cli.results import WRITERS, Columns, to_json, write_csv
-from fastgmm.errors import InvalidParameterError
+from fastgmm.cli.results import WRITERS, Collected, to_json
+from fastgmm.data.results import Columns, CsvWriter
+from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.files import replacing
 
-__all__ = ["check_model_name", "emit", "opened", "print_columns", "result_format"]
+__all__ = ["check_model_name", "emit", "opened", "print_columns", "result_format", "write_columns"]
 
 MODEL_SUFFIX: Final = ".npz"
 
@@ -82,21 +84,40 @@ def result_format(path: str | None) -> str:
     return extension
 
 
-def print_columns(columns: Columns, *, as_json: bool, stream: Any) -> None:
-    """Write a result to the standard output, as CSV or JSON."""
+def write_columns(pieces: Iterable[Columns], out: BinaryIO | None, path: str | None, n_rows: int) -> None:
+    """Write pieces of a result to an open file, in the format of its name.
+
+    Raises
+    ------
+    InvalidDataError
+        If a package that the format needs is missing.
+    """
+    try:
+        writer = Collected() if out is None else WRITERS[result_format(path)](out, n_rows)
+    except ImportError as error:
+        raise InvalidDataError(str(error)) from error
+    for columns in pieces:
+        writer.write(columns)
+    writer.close()
+
+
+def print_columns(pieces: Iterable[Columns], *, as_json: bool, stream: Any) -> None:
+    """Write pieces of a result to the standard output as they come, as CSV, or as JSON."""
     if as_json:
-        print(to_json(columns), file=stream)
+        whole = Collected()
+        for columns in pieces:
+            whole.write(columns)
+        print(to_json(whole.columns), file=stream)
         return
     stream.flush()
     binary = getattr(stream, "buffer", None)
-    if binary is None:  # a text stream that somebody put in its place
-        import io
-
-        binary = io.BytesIO()
-        write_csv(binary, columns)
-        stream.write(binary.getvalue().decode())
+    target = io.BytesIO() if binary is None else binary  # no buffer: a text stream that somebody put in its place
+    writer = CsvWriter(target, 0)
+    for columns in pieces:
+        writer.write(columns)
+    if binary is None:
+        stream.write(target.getvalue().decode())
     else:
-        write_csv(binary, columns)
         binary.flush()
 
 

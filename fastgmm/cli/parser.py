@@ -7,7 +7,10 @@ from typing import Any, Final
 
 __all__ = ["build_parser"]
 
-DATA_HELP: Final = "table of numbers: .csv, .tsv, .txt, .npy or .parquet; '-' reads CSV from standard input"
+DATA_HELP: Final = (
+    "table of numbers: .csv, .tsv, .txt, .npy, .parquet, .feather, .h5 or .zarr; a folder or a quoted pattern of such"
+    " files; '-' reads CSV from standard input"
+)
 RESULT_HELP: Final = "write the result here instead of to standard output: .csv, .npy, .parquet or .json"
 EXAMPLES: Final = """examples:
   fastgmm demo
@@ -124,6 +127,11 @@ def _add_data(parser: argparse.ArgumentParser, *, weights: bool = False) -> None
         choices=("auto", "yes", "no"),
         default="auto",
         help="whether a text file begins with column names; auto: if its first line has no number",
+    )
+    parser.add_argument(
+        "--stream",
+        action=argparse.BooleanOptionalAction,
+        help="read the data in blocks in every pass, or into memory; without it, by their size",
     )
     if weights:
         parser.add_argument("--weights", metavar="COLUMN", help="column of row weights, or a file with one column")

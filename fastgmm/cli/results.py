@@ -7,62 +7,49 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from fastgmm.cli.tables import needs
+from fastgmm.data import results
+from fastgmm.data.results import Columns, Writer
+from fastgmm.typing import Array
 
-__all__ = ["WRITERS", "plain", "to_json", "write_csv"]
-
-CHUNK_ROWS = 1 << 14  # rows formatted at a time: the text of a chunk, not of the whole table, is in memory
-
-Columns = Mapping[str, npt.NDArray[Any]]
-Writer = Callable[[BinaryIO, Columns], None]
+__all__ = ["WRITERS", "Collected", "JsonWriter", "plain", "to_json"]
 
 
-def write_csv(file: BinaryIO, columns: Columns) -> None:
-    """Write a header and one line a row; every float in the shortest form that reads back to the same bits.
+class Collected:
+    """Keeps what is written to it, for those who want it as a whole."""
 
-    Parameters
-    ----------
-    file : binary file
-        Where to write, UTF-8.
-    columns : mapping of str to ndarray of shape (n,)
-        The columns; all of one length.
-    """
-    file.write((",".join(_quoted(name) for name in columns) + "\n").encode())
-    n_rows = len(next(iter(columns.values())))
-    for first in range(0, n_rows, CHUNK_ROWS):
-        # tolist() makes Python numbers, whose repr is the shortest exact one.
-        texts = [list(map(repr, column[first : first + CHUNK_ROWS].tolist())) for column in columns.values()]
-        file.write("".join(",".join(row) + "\n" for row in zip(*texts, strict=True)).encode())
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[Array]] = {}
 
+    def write(self, columns: Columns) -> None:
+        """Add rows."""
+        for name, column in columns.items():
+            self._pieces.setdefault(name, []).append(column)
 
-def write_npy(file: BinaryIO, columns: Columns) -> None:
-    """Write one array: (n,) of the column's own type for one column, else (n, columns)."""
-    arrays = list(columns.values())
-    array = arrays[0] if len(arrays) == 1 else np.column_stack(arrays)
-    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def columns(self) -> dict[str, Array]:
+        """All rows."""
+        return {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
 
 
-def write_parquet(file: BinaryIO, columns: Columns) -> None:
-    """Write a Parquet table; needs pyarrow."""
-    pyarrow = needs("pyarrow", "parquet", "writing Parquet")
-    parquet = needs("pyarrow.parquet", "parquet", "writing Parquet")
-    parquet.write_table(pyarrow.table({name: np.ascontiguousarray(column) for name, column in columns.items()}), file)
+class JsonWriter(Collected):
+    """One object with a list for each column; all of it is in memory until it is written."""
+
+    def __init__(self, file: BinaryIO, n_rows: int) -> None:  # noqa: ARG002 - all writers have one signature
+        super().__init__()
+        self._file = file
+
+    def close(self) -> None:
+        """Write the object."""
+        lists = {name: column.tolist() for name, column in self.columns.items()}
+        self._file.write(to_json(lists).encode() + b"\n")
 
 
-def write_json(file: BinaryIO, columns: Columns) -> None:
-    """Write one object with a list for each column."""
-    file.write(to_json({name: column.tolist() for name, column in columns.items()}).encode())
-    file.write(b"\n")
-
-
-WRITERS: dict[str, Writer] = {
-    ".csv": write_csv,
-    ".npy": write_npy,
-    ".parquet": write_parquet,
-    ".json": write_json,
-}
+WRITERS: dict[str, Callable[[BinaryIO, int], Writer]] = {**results.WRITERS, ".json": JsonWriter}
+"""End of a file's name -> how to write it."""
 
 
 def to_json(value: object) -> str:
@@ -108,8 +95,3 @@ def plain(value: object) -> Any:
         return [plain(item) for item in value]
     msg = f"cannot write a {type(value).__name__} as JSON"
     raise TypeError(msg)
-
-
-def _quoted(name: str) -> str:
-    """Quote a column name where CSV needs it."""
-    return '"' + name.replace('"', '""') + '"' if any(mark in name for mark in ',"\r\n') else name

@@ -117,6 +117,7 @@ class ArrayRows:
         "_x",
         "dtype",
         "n_features",
+        "n_given",
         "n_rows",
         "total_weight",
         "weight_scale",
@@ -136,6 +137,7 @@ class ArrayRows:
         self._weight = weight
         self._original = original
         self.n_rows, self.n_features = x.shape
+        self.n_given: int = self.n_rows if original is None else original[0].n_rows
         self.dtype: np.dtype[Any] = x.dtype
         self.weighted = weight is not None
         self.weight_scale = weight_scale
@@ -174,12 +176,23 @@ class CopiedRows:
         Rows of weight 0 are left out, and `n_rows` does not count them.
     """
 
-    __slots__ = ("_reader", "_weights", "dtype", "n_features", "n_rows", "total_weight", "weight_scale", "weighted")
+    __slots__ = (
+        "_reader",
+        "_weights",
+        "dtype",
+        "n_features",
+        "n_given",
+        "n_rows",
+        "total_weight",
+        "weight_scale",
+        "weighted",
+    )
 
     def __init__(self, reader: Reader, weights: RowWeights | None) -> None:
         self._reader = reader
         self._weights = weights
         self.n_rows = reader.n_rows if weights is None else weights.n_kept
+        self.n_given = reader.n_rows
         self.n_features = reader.n_features
         self.dtype = reader.dtype
         self.weighted = weights is not None

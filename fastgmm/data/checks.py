@@ -7,7 +7,7 @@ which value it was in the user's own numbering (a pass does not see rows of weig
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,13 @@ from fastgmm.typing import Array
 
 
 def raise_non_finite(
-    blocks: Iterator[tuple[int, Array]], *, names: Sequence[str] | None, what: str = "X", weightable: bool = True
+    blocks: Iterator[tuple[int, Array]],
+    *,
+    names: Sequence[str] | None,
+    what: str = "X",
+    weightable: bool = True,
+    place: Callable[[int], str] = "row {},".format,
+    is_missing: Callable[[int, int], bool] | None = None,
 ) -> None:
     """Raise for the first NaN or infinity in `blocks`; return if there is none.
 
@@ -30,6 +36,10 @@ def raise_non_finite(
         Name of the argument.
     weightable : bool
         Whether rows may be left out by a weight of 0.
+    place : callable
+        Row number -> where it is, in words.
+    is_missing : callable, optional
+        (row, column) -> whether a NaN stands for a value that is missing.
 
     Raises
     ------
@@ -44,9 +54,11 @@ def raise_non_finite(
         column = int(np.argmin(finite[row]))
         value = float(x[row, column])
         kind = "NaN" if math.isnan(value) else "-infinity" if value < 0 else "infinity"
+        if kind == "NaN" and is_missing is not None and is_missing(first + row, column):
+            kind = "missing (null)"
         where = f"column {column}" if names is None else f"column {names[column]!r}"
         msg = (
-            f"{what} must hold finite numbers only; row {first + row}, {where} is {kind} (NaN and inf are refused). "
+            f"{what} must hold finite numbers only; {place(first + row)} {where} is {kind} (NaN and inf are refused). "
             "Remove or impute such rows" + (", or give them sample_weight 0" if weightable else "")
         )
         raise NonFiniteDataError(msg, row=first + row, column=column)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from fastgmm.data.arrays import BLOCK_BYTES, ArrayReader, ArrayRows, CopiedRows, Reader, to_float
+from fastgmm.data.checks import raise_non_finite
+from fastgmm.data.opening import opened
+from fastgmm.data.streams import StreamRows
 from fastgmm.data.tables import TableReader, table_kind
 from fastgmm.data.weights import RowWeights
 from fastgmm.errors import InvalidDataError, InvalidDataTypeError, InvalidParameterError
 from fastgmm.typing import Array
 
-Rows = ArrayRows | CopiedRows
+Rows = ArrayRows | CopiedRows | StreamRows
+"""Every kind of source that `as_rows` returns."""
 
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
@@ -24,8 +29,8 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
     ----------
     X : array-like (N, D), or a table
         A NumPy array of any layout, byte order and real type, a memory map, nested lists, anything with ``__array__``;
-        a pandas or Polars DataFrame, a PyArrow Table or RecordBatch with numeric columns. float32 stays float32, all
-        else becomes float64.
+        a pandas or Polars DataFrame, a PyArrow Table or RecordBatch with numeric columns; what `fastgmm.open_rows`
+        returns, or a path, which means ``open_rows(path)``. float32 stays float32, all else becomes float64.
     sample_weight : array-like (N,), number or None
         Finite, >= 0, at least one > 0. Rows of weight 0 are left out; weights beyond 1e+-100 are scaled by a power of
         two (``weight_scale``).
@@ -36,9 +41,10 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
 
     Returns
     -------
-    ArrayRows or CopiedRows
+    ArrayRows, CopiedRows or StreamRows
         A `fastgmm.typing.RowSource` with, in addition, ``total_weight`` (sum of the weights it hands out),
-        ``weight_scale`` and ``names``. It refers to `X`; nothing larger than 16 MiB is copied at any time.
+        ``weight_scale``, ``names`` and ``n_given``, the rows with those of weight 0. It refers to `X`; nothing larger
+        than 16 MiB is copied at any time.
 
     Raises
     ------
@@ -71,12 +77,39 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
     if target is not None and target not in _FLOATS:
         msg = f"dtype must be float32 or float64; got {dtype!r}"
         raise InvalidParameterError(msg)
+    if isinstance(X, str | os.PathLike | StreamRows):
+        stream: StreamRows = opened(X)
+        if target is not None:
+            stream = stream.with_dtype(target)
+        return stream if sample_weight is None else stream.with_weights(sample_weight)
     kind = table_kind(X)
     if kind is not None:
         reader = TableReader(X, kind, target, name)
         _check_shape((reader.n_rows, reader.n_features), name)
         return _weighted(reader, sample_weight)
     return _weighted(_array_reader(_as_array(X, name), target, name), sample_weight)
+
+
+def name_bad_value(rows: Rows, *, weightable: bool = True) -> None:
+    """Look for a value that is not finite and raise; return if there is none.
+
+    Parameters
+    ----------
+    rows : row source
+    weightable : bool
+        Whether rows may be left out by a weight of 0.
+
+    Raises
+    ------
+    NonFiniteDataError
+        Naming row and column as the user counts them, and the file.
+    """
+    if isinstance(rows, StreamRows):
+        raise_non_finite(
+            rows.originals(), names=rows.names, weightable=weightable, place=rows.place, is_missing=rows.is_missing
+        )
+    else:
+        raise_non_finite(rows.originals(), names=rows.names, weightable=weightable)
 
 
 def _weighted(reader: Reader, sample_weight: Any) -> Rows:

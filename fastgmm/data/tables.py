@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgmm.data.streams import StreamRows
 from fastgmm.errors import InvalidDataError, InvalidDataTypeError
 from fastgmm.typing import Array, FloatArray
 
@@ -124,6 +125,8 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
     """
     if type(x) is np.ndarray:
         return None
+    if isinstance(x, StreamRows):
+        return x.names
     kind = table_kind(x)
     if kind is None:
         return None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -18,8 +19,8 @@ import numpy as np
 from fastgmm.errors import InvalidDataError
 from fastgmm.typing import Array, Float64Array
 
-_PIECE = 1 << 20
-"""Weights per scan; bounds the temporary memory."""
+PIECE = 1 << 20
+"""Weights per scan: bounds the temporary memory, and fixes the order in which weights are summed."""
 
 _SAFE = (1e-100, 1e100)
 """Largest weights within this range need no scaling: products with densities and moments stay finite."""
@@ -65,14 +66,10 @@ class RowWeights:
             raise InvalidDataError(msg)
         self._values = values
         self.n_rows = n_rows
-        self.scale = 1.0 if _SAFE[0] <= high <= _SAFE[1] else 2.0 ** -max(math.frexp(high)[1], -1022)
-        # The smallest weight decides whether any row drops out, possibly only after scaling.
-        if low * self.scale > 0.0 and self.scale == 1.0:
-            self.n_kept, self.total = n_rows, float(values.sum(dtype=np.float64))
-            return
+        self.scale = safe_scale(high)
         self.n_kept, self.total = 0, 0.0
-        for start in range(0, n_rows, _PIECE):
-            part = self.read(start, start + _PIECE)
+        for start in range(0, n_rows, PIECE):
+            part = self.read(start, start + PIECE)
             self.n_kept += int(np.count_nonzero(part))
             self.total += float(part.sum())
 
@@ -95,8 +92,8 @@ class RowWeights:
         if self.n_kept == self.n_rows:
             return None
         mask = np.empty(self.n_rows, dtype=np.bool_)
-        for start in range(0, self.n_rows, _PIECE):
-            part = self.read(start, start + _PIECE)
+        for start in range(0, self.n_rows, PIECE):
+            part = self.read(start, start + PIECE)
             mask[start : start + part.size] = part > 0.0
         return mask
 
@@ -104,6 +101,91 @@ class RowWeights:
         """Return the scaled weights of rows start..stop-1, zeros included: (n,) float64, C-contiguous."""
         part: Float64Array = np.require(self._values[start:stop], np.float64, ["C", "A"])
         return part if self.scale == 1.0 else part * self.scale
+
+
+def safe_scale(high: float) -> float:
+    """Return the power of two that brings weights up to `high` into a safe range, 1 where they are in it."""
+    return 1.0 if _SAFE[0] <= high <= _SAFE[1] else 2.0 ** -max(math.frexp(high)[1], -1022)
+
+
+class WeightTotals:
+    """Number and sum of weights that come in runs of any length: the same bits as `RowWeights` over all of them.
+
+    Parameters
+    ----------
+    scale : float
+        What to multiply them by.
+
+    Attributes
+    ----------
+    high : float
+        Largest weight so far, not scaled.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.high = 0.0
+        self._scale = scale
+        self._piece = np.empty(PIECE)
+        self._filled = 0
+        self._row = 0
+        self._bad: tuple[int, float] | None = None
+        self._n_kept, self._total = 0, 0.0
+
+    def add(self, w: Float64Array) -> None:
+        """Add the next weights (n,)."""
+        if w.shape[0] and self._bad is None:
+            low, high = float(w.min()), float(w.max())
+            if low >= 0.0 and high < math.inf:
+                self.high = max(self.high, high)
+            else:
+                at = int(np.argmax(~((w >= 0.0) & (w < math.inf))))
+                self._bad = self._row + at, float(w[at])
+        self._row += w.shape[0]
+        while w.shape[0]:
+            n = min(PIECE - self._filled, w.shape[0])
+            np.multiply(w[:n], self._scale, out=self._piece[self._filled : self._filled + n])
+            self._filled += n
+            w = w[n:]
+            if self._filled == PIECE:
+                self._sum()
+
+    def _sum(self) -> None:
+        part = self._piece[: self._filled]
+        self._n_kept += int(np.count_nonzero(part))
+        self._total += float(part.sum())
+        self._filled = 0
+
+    def end(self) -> tuple[int, float]:
+        """Return how many weights are > 0, and their sum."""
+        self._sum()
+        return self._n_kept, self._total
+
+    def check(self, place: Callable[[int], str]) -> None:
+        """Refuse weights that are not finite or negative, or all zero.
+
+        Parameters
+        ----------
+        place : callable
+            Row number -> where it is, for the message.
+
+        Raises
+        ------
+        InvalidDataError
+        """
+        if self._bad is not None:
+            row, value = self._bad
+            msg = (
+                f"weights must be finite and >= 0; the weight of {place(row)} is {_kind(value)} ({value!r}). "
+                "Use 0 to leave a row out"
+            )
+            raise InvalidDataError(msg)
+        if self.high == 0.0:
+            msg = "weights must hold at least one weight > 0; all weights are zero. Open the data without weights"
+            raise InvalidDataError(msg)
+
+
+def _kind(value: float) -> str:
+    return "NaN" if math.isnan(value) else "negative" if value < 0.0 else "infinite"
 
 
 def _as_vector(sample_weight: Any, n_rows: int) -> Array:
@@ -140,9 +222,8 @@ def _raise_first_bad(values: Array) -> None:
     bad = ~((values >= 0.0) & (values < math.inf))
     row = int(np.argmax(bad))
     value = float(values[row])
-    kind = "NaN" if math.isnan(value) else "negative" if value < 0.0 else "infinite"
     msg = (
-        f"sample_weight must be finite and >= 0; the weight of row {row} is {kind} ({value!r}) "
+        f"sample_weight must be finite and >= 0; the weight of row {row} is {_kind(value)} ({value!r}) "
         f"and {int(bad.sum())} of {values.shape[0]} weights are not valid. Use 0 to leave a row out"
     )
     raise InvalidDataError(msg)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastgmm.data import Rows
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators._settings import Settings
-from fastgmm.estimators._sklearn import Rows
 from fastgmm.initialize import Start, check_start
 from fastgmm.params import Params
 
@@ -18,6 +18,8 @@ def check_counts(rows: Rows, settings: Settings, name: str) -> None:
     ------
     InvalidDataError
     """
+    if rows.n_rows >= max(2, settings.n_components):
+        return
     note = "" if rows.kept() is None else " (rows of sample_weight 0 do not count)"
     if rows.n_rows < 2:
         msg = (
@@ -25,12 +27,11 @@ def check_counts(rows: Rows, settings: Settings, name: str) -> None:
             f"of 2 is required by {name}{note}. One row has no covariance: add rows"
         )
         raise InvalidDataError(msg)
-    if rows.n_rows < settings.n_components:
-        msg = (
-            f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
-            f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
-        )
-        raise InvalidDataError(msg)
+    msg = (
+        f"Expected n_samples >= n_components but got n_components = {settings.n_components}, "
+        f"n_samples = {rows.n_rows}{note}. Use fewer components, or add rows"
+    )
+    raise InvalidDataError(msg)
 
 
 def wanted_start(estimator: Any, settings: Settings, n_features: int) -> Start:

@@ -13,9 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fastgmm import covariance
-from fastgmm.data import as_rows
+from fastgmm.data import Rows, as_rows
 from fastgmm.em import Accumulate
-from fastgmm.estimators._sklearn import Rows
 from fastgmm.initialize import RowSample, draw_sample
 from fastgmm.params import Params
 from fastgmm.passes import Accumulator

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from fastgmm import __version__, covariance, passes
+from fastgmm.data import write_results
 from fastgmm.em import FitResult, StartRecord
 from fastgmm.errors import FastgmmWarning
 from fastgmm.estimators._arrays import FittedArray
@@ -65,48 +68,94 @@ class FittedMixture(SklearnEstimator):
     random_state: Any
     _dtype: np.dtype[Any]
 
-    def predict(self, X: Any) -> IntArray:
+    @overload
+    def predict(self, X: Any, *, out: None = None) -> IntArray: ...
+    @overload
+    def predict(self, X: Any, *, out: str | os.PathLike[str]) -> Path: ...
+    def predict(self, X: Any, *, out: str | os.PathLike[str] | None = None) -> IntArray | Path:
         """Return the most probable component of each row, (N,) int64; the first one wins a tie.
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
+        out : str or os.PathLike, optional
+            Write the labels to this file instead, as they are computed, so that memory does not grow with N: ``.npy``,
+            ``.parquet`` (column label) or ``.csv``. The file is complete or not there.
+
+        Returns
+        -------
+        ndarray (N,) int64, or Path
+            The path of the file if `out` is given.
 
         Raises
         ------
         NotFittedError, InvalidDataError
         """
         rows = self._rows(X)
+        if out is not None:
+            density = self.mixture_.density
+            return write_results(out, rows, lambda piece: passes.predict(piece, density), ["label"])
         with naming_bad_values(rows):
             return passes.predict(rows, self.mixture_.density)
 
-    def predict_proba(self, X: Any) -> Float64Array:
+    @overload
+    def predict_proba(self, X: Any, *, out: None = None) -> Float64Array: ...
+    @overload
+    def predict_proba(self, X: Any, *, out: str | os.PathLike[str]) -> Path: ...
+    def predict_proba(self, X: Any, *, out: str | os.PathLike[str] | None = None) -> Float64Array | Path:
         """Return the posterior probability of each component for each row, (N, K).
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
+        out : str or os.PathLike, optional
+            Write them to this file instead, as they are computed, so that memory does not grow with N: ``.npy``,
+            ``.parquet`` (columns p0, p1, ...) or ``.csv``. The file is complete or not there.
+
+        Returns
+        -------
+        ndarray (N, K) float64, or Path
+            The path of the file if `out` is given.
 
         Raises
         ------
         NotFittedError, InvalidDataError
         """
         rows = self._rows(X)
+        if out is not None:
+            density = self.mixture_.density
+            names = [f"p{k}" for k in range(density.n_components)]
+            return write_results(out, rows, lambda piece: passes.predict_proba(piece, density), names)
         with naming_bad_values(rows):
             return passes.predict_proba(rows, self.mixture_.density)
 
-    def score_samples(self, X: Any) -> Float64Array:
+    @overload
+    def score_samples(self, X: Any, *, out: None = None) -> Float64Array: ...
+    @overload
+    def score_samples(self, X: Any, *, out: str | os.PathLike[str]) -> Path: ...
+    def score_samples(self, X: Any, *, out: str | os.PathLike[str] | None = None) -> Float64Array | Path:
         """Return the log-density of each row, (N,), nats.
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
+        out : str or os.PathLike, optional
+            Write them to this file instead, as they are computed, so that memory does not grow with N: ``.npy``,
+            ``.parquet`` (column log_density) or ``.csv``. The file is complete or not there.
+
+        Returns
+        -------
+        ndarray (N,) float64, or Path
+            The path of the file if `out` is given.
 
         Raises
         ------
         NotFittedError, InvalidDataError
         """
         rows = self._rows(X)
+        if out is not None:
+            density = self.mixture_.density
+            return write_results(out, rows, lambda piece: passes.score_samples(piece, density), ["log_density"])
         with naming_bad_values(rows):
             return passes.score_samples(rows, self.mixture_.density)
 
@@ -115,7 +164,7 @@ class FittedMixture(SklearnEstimator):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
         y : object
             Ignored.
         sample_weight : array-like (N,) or number, optional
@@ -131,7 +180,7 @@ class FittedMixture(SklearnEstimator):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
         sample_weight : array-like (N,) or number, optional
 
         Raises
@@ -148,7 +197,7 @@ class FittedMixture(SklearnEstimator):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
         sample_weight : array-like (N,) or number, optional
 
         Raises
@@ -163,7 +212,7 @@ class FittedMixture(SklearnEstimator):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
         sample_weight : array-like (N,) or number, optional
 
         Raises
@@ -247,7 +296,7 @@ class FittedMixture(SklearnEstimator):
         self.online_ = state
 
     def _scores(self, X: Any, sample_weight: Any) -> _Scores:
-        rows = self._rows(X, sample_weight)
+        rows = self._rows(X, sample_weight, weighted=True)
         with naming_bad_values(rows, weightable=True):
             stats = passes.accumulate(
                 rows,

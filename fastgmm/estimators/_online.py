@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.data import Rows
 from fastgmm.errors import DegenerateComponentWarning, InvalidParameterError
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._fitted import FittedMixture, out_of_float32
 from fastgmm.estimators._report import added_variance, usable_reg_covar, warn_about_data
 from fastgmm.estimators._settings import Settings
-from fastgmm.estimators._sklearn import Rows, naming_bad_values
+from fastgmm.estimators._sklearn import naming_bad_values
 from fastgmm.initialize import Start, starting_params
 from fastgmm.mixture import Mixture
 from fastgmm.online import OnlineState, absorb, feature_variance, recall, settle, sound

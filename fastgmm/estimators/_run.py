@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
+from fastgmm.data import Rows
 from fastgmm.em import FitResult, FitStatus, IterationInfo, StartRecord
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._fit import FitCallback, fit_starts
@@ -26,7 +27,7 @@ from fastgmm.estimators._report import (
     warn_about_result,
 )
 from fastgmm.estimators._settings import Settings
-from fastgmm.estimators._sklearn import Rows, naming_bad_values
+from fastgmm.estimators._sklearn import naming_bad_values
 from fastgmm.initialize import RowSample, Start, poorly_fitted, starting_params
 from fastgmm.minibatch import run_passes
 from fastgmm.mixture import Mixture

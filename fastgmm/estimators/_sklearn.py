@@ -19,11 +19,9 @@ from typing import Any, Self
 import numpy as np
 
 from fastgmm import errors
-from fastgmm.data import ArrayRows, CopiedRows, as_rows, feature_names, raise_non_finite
+from fastgmm.data import Rows, StreamRows, as_rows, feature_names, name_bad_value, opened
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
 from fastgmm.estimators._repr import estimator_html, estimator_repr
-
-Rows = ArrayRows | CopiedRows
 
 
 @cache
@@ -159,9 +157,12 @@ class SklearnEstimator:
             )
             raise known_class("NotFittedError")(msg)
 
-    def _rows(self, X: Any, sample_weight: Any = None) -> Rows:
-        """Normalise X for a method that needs a fitted model."""
+    def _rows(self, X: Any, sample_weight: Any = None, *, weighted: bool = False) -> Rows:
+        """Normalise X for a method that needs a fitted model; the weights of a source count only where `weighted`."""
         self._check_is_fitted()
+        X = opened(X)
+        if not weighted and isinstance(X, StreamRows):
+            X = X.unweighted()
         names = feature_names(X)
         if names is not None or "feature_names_in_" in self.__dict__:
             self._compare_names(names)
@@ -220,5 +221,5 @@ def naming_bad_values(rows: Rows, *, weightable: bool = False) -> Iterator[None]
     try:
         yield
     except NonFiniteDataError:
-        raise_non_finite(rows.originals(), names=rows.names, weightable=weightable)
+        name_bad_value(rows, weightable=weightable)
         raise

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastgmm import passes
-from fastgmm.data import as_rows, feature_names
+from fastgmm.data import Rows, StreamRows, as_rows, feature_names, opened
 from fastgmm.errors import InvalidParameterError
 from fastgmm.estimators._checks import check_counts, last_fit, wanted_start
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
@@ -29,7 +29,7 @@ from fastgmm.estimators._fitted import FittedMixture
 from fastgmm.estimators._online import begin, go_on
 from fastgmm.estimators._run import run_fit
 from fastgmm.estimators._settings import check_settings
-from fastgmm.estimators._sklearn import Rows, naming_bad_values
+from fastgmm.estimators._sklearn import naming_bad_values
 from fastgmm.minibatch import MiniBatch
 from fastgmm.mixture import Mixture
 from fastgmm.typing import IntArray
@@ -199,7 +199,7 @@ class GaussianMixture(FittedMixture):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
             At least two rows, and as many as components. See `fastgmm.data.as_rows` for what is read.
         y : ignored
         sample_weight : array-like (N,), optional
@@ -244,9 +244,10 @@ class GaussianMixture(FittedMixture):
         max_time: float | None = None,
     ) -> IntArray:
         """Fit and return the most probable component of each row, (N,); parameters as those of `fit`."""
+        X = opened(X)
         rows = self._fit(X, sample_weight, callback, max_time=max_time)
-        if rows.kept() is not None:
-            rows = as_rows(X)  # rows of weight 0 have a component, too
+        if rows.n_rows < rows.n_given:
+            rows = as_rows(X.unweighted() if isinstance(X, StreamRows) else X)  # rows of weight 0 have a component, too
         with naming_bad_values(rows):
             return passes.predict(rows, self.mixture_.density)
 
@@ -302,8 +303,9 @@ class GaussianMixture(FittedMixture):
         True
         """
         settings = check_settings(self)
+        X = opened(X)
         if "mixture_" in self.__dict__:
-            rows = self._rows(X, sample_weight)
+            rows = self._rows(X, sample_weight, weighted=True)
             outcome = go_on(rows, settings, self, engine=IN_MEMORY, stacklevel=2)
         else:
             rows = IN_MEMORY.rows(X, sample_weight)
@@ -404,6 +406,7 @@ class GaussianMixture(FittedMixture):
         if max_time is not None:
             deadline = time.perf_counter() + check_number(max_time, "max_time", minimum=0.0)
         engine = IN_MEMORY
+        X = opened(X)
         names = feature_names(X)
         if rows is None:
             rows = engine.rows(X, sample_weight)

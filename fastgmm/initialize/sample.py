@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgmm.data import ArrayRows, CopiedRows, raise_non_finite
+from fastgmm.data import ArrayRows, Rows, name_bad_value
 from fastgmm.errors import InvalidDataError
 from fastgmm.typing import Float64Array, FloatArray, IntArray
 
@@ -74,9 +74,7 @@ class RowSample:
         return RowSample(self.z[index], weight, self.origin, self.unit, self.variance, complete=False)
 
 
-def draw_sample(
-    rows: ArrayRows | CopiedRows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False
-) -> RowSample:
+def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False) -> RowSample:
     """Draw the rows to start from.
 
     Parameters
@@ -101,19 +99,14 @@ def draw_sample(
     if spread_only:
         limit = min(limit, SPREAD_ROWS)
     if rows.n_rows <= limit:
-        blocks = list(rows.blocks(1))
-        if len(blocks) == 1:
-            _, x, weight = blocks[0]
-        else:
-            x = np.concatenate([block.x for block in blocks])
-            weight = np.concatenate([_weights(block.weight) for block in blocks]) if rows.weighted else None
+        x, weight = _all(rows)
     else:
         x, weight = _stratified(rows, limit, rng)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         origin, variance = _moments(x, weight)
         largest = float(variance.max())
         if not math.isfinite(largest):
-            raise_non_finite(rows.originals(), names=rows.names)
+            name_bad_value(rows)
             _raise_out_of_range(x, "large", weighted=rows.weighted)
         if not variance.min() > SMALLEST_VARIANCE:
             small = variance <= SMALLEST_VARIANCE
@@ -143,14 +136,21 @@ def _crowded(z: Float64Array) -> bool:
     return bool((high - low < np.abs(middle) * 2.0**-12).any())
 
 
-def _weights(weight: Float64Array | None) -> Float64Array:
-    assert weight is not None  # the source said so
-    return weight
+def _all(rows: Rows) -> tuple[FloatArray, Float64Array | None]:
+    """Return all rows and their weights; copies, unless they are in memory anyway."""
+    if isinstance(rows, ArrayRows):
+        _, x, weight = next(rows.blocks(1))
+        return x, weight
+    x = np.empty((rows.n_rows, rows.n_features), rows.dtype)
+    weights = np.empty(rows.n_rows) if rows.weighted else None
+    for first, part, w in rows.blocks(1):
+        x[first : first + part.shape[0]] = part
+        if weights is not None:
+            weights[first : first + part.shape[0]] = w
+    return x, weights
 
 
-def _stratified(
-    rows: ArrayRows | CopiedRows, size: int, rng: np.random.Generator
-) -> tuple[FloatArray, Float64Array | None]:
+def _stratified(rows: Rows, size: int, rng: np.random.Generator) -> tuple[FloatArray, Float64Array | None]:
     """Draw one row from each of `size` equal shares of the total weight; return rows and how often each was drawn."""
     shares = np.arange(size + 1) * (rows.total_weight / size)
     if not rows.weighted:
@@ -166,8 +166,8 @@ def _stratified(
             last = int(np.searchsorted(targets, after))
             index = (targets[used:last] - before).astype(np.int64)
         else:
-            edges = np.cumsum(weight)
-            edges += before
+            # The sum goes on where the last block ended: the same sums however the rows are cut.
+            edges = np.cumsum(np.concatenate(([before], weight)))[1:]
             after = float(edges[-1])
             last = int(np.searchsorted(targets, after))
             index = np.searchsorted(edges, targets[used:last], side="right")

@@ -17,7 +17,7 @@ import numpy as np
 from fastgmm import covariance, passes
 from fastgmm.constants import WEIGHT_SUM_ATOL
 from fastgmm.covariance import Family, Reference
-from fastgmm.data import ArrayRows, CopiedRows
+from fastgmm.data import ArrayRows, Rows
 from fastgmm.errors import InvalidParameterError
 from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_responsibilities
 from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, pieces
@@ -130,7 +130,7 @@ def check_start(
 
 def starting_params(
     start: Start,
-    rows: ArrayRows | CopiedRows,
+    rows: Rows,
     sample: RowSample,
     rng: np.random.Generator,
     *,
@@ -228,7 +228,7 @@ def _partition(labels: IntArray, sample: RowSample, start: Start) -> SufficientS
     return lend(_unscaled(stats, sample), np.bincount(labels, minlength=start.n_components))
 
 
-def _by_memberships(memberships: Array, start: Start, rows: ArrayRows | CopiedRows) -> SufficientStatistics:
+def _by_memberships(memberships: Array, start: Start, rows: Rows) -> SufficientStatistics:
     """Return the statistics of given labels or responsibilities over all rows."""
     n_components, family = start.n_components, start.family
     kept = rows.kept()

@@ -107,9 +107,10 @@ def _some_rows(X: Any, max_points: int, n_features: int) -> tuple[FloatArray, in
         msg = f"X has {rows.n_features} features, but the mixture has {n_features}; give the columns it was fitted on."
         raise InvalidDataError(msg)
     # Own fixed generator: a picture of the same rows is always the same picture.
-    chosen = np.arange(rows.n_rows)
     if rows.n_rows > max_points:
         chosen = np.sort(np.random.default_rng(0).choice(rows.n_rows, max_points, replace=False))
+    else:
+        chosen = np.arange(rows.n_rows)
     pieces = []
     for block in rows.blocks(1):
         first, last = np.searchsorted(chosen, [block.first, block.first + len(block.x)])

@@ -1,45 +1,47 @@
 """CSV files: find the header, read the numbers, point at what is no number.
 
-1. Two ways to read, one meaning. `_read_carefully` (the standard library's ``csv``, in chunks of rows) defines what a
-   file means and writes the messages. Where pyarrow is installed it parses first, ten times as fast and strictly;
-   whatever it refuses goes to the careful reader, which then accepts it or says what is wrong and where.
+1. Two ways to read, one meaning. `_carefully` (the standard library's ``csv``, in chunks of rows) defines what a file
+   means and writes the messages. Where pyarrow is installed it parses first, ten times as fast and strictly; what it
+   refuses goes to the careful reader, from that row on, which then accepts it or says what is wrong and where.
 2. The first line is a header if it holds no number. A line of names and numbers is taken for data, because an error
-   about a word is better than a lost row. ``--header`` decides the rest.
+   about a word is better than a lost row. ``header`` decides the rest.
+3. Both read in pieces of a few MB. How many rows there are is known only after a pass over the whole file.
 """
 
 import csv
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
-from fastgmm.cli.tables import REMEDY, label
+from fastgmm.data.formats.base import ArrayPiece, ColumnPiece, Part, Piece, file_stamp, new_stage, skipped
 from fastgmm.errors import InvalidDataError
-from fastgmm.typing import FloatArray
-
-__all__ = ["CsvTable"]
+from fastgmm.typing import Float64Array
 
 CHUNK_ROWS = 1 << 14  # rows the careful reader holds as text: a few MB, whatever the size of the file
+BLOCK_BYTES = 1 << 20  # text that pyarrow parses at a time
 DELIMITERS = "\t;,"  # tried in this order: a comma may stand inside numbers or names of the other two
+REMEDY = "remove the row or fill the value in."
 
 
-class CsvTable:
-    """A delimited text file, or the standard input: UTF-8, with or without a header.
+class CsvPart(Part):
+    """A delimited text file: UTF-8, with or without a header.
 
     The delimiter is the tab, semicolon or comma of the first line; blanks in a file without those that is not called
     .csv. Empty lines are skipped.
 
     Parameters
     ----------
-    path : Path or None
-        The file; None reads the standard input to its end.
+    content : Path or bytes
+        The file, or what was in it.
     header : {"auto", "yes", "no"}, default "auto"
         Whether the first line names the columns; "auto" looks whether it holds a number.
+    source : str, optional
+        What messages call it; the path if not given.
 
     Raises
     ------
@@ -49,13 +51,15 @@ class CsvTable:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path | None, header: str = "auto") -> None:
-        self.source = "standard input" if path is None else str(path)
-        self._content: Path | bytes = sys.stdin.buffer.read() if path is None else path
+    def __init__(self, content: Path | bytes, header: str = "auto", source: str | None = None) -> None:
+        self.source = str(content) if source is None else source
+        self.n_rows = None
+        self.read_bytes = 8 * BLOCK_BYTES
+        self._content = content
         try:
             with self._open() as file:
                 line = next((line for line in file if line.strip()), "")
-                self._delimiter = _delimiter_of(line, path is not None and path.suffix.lower() == ".csv")
+                self._delimiter = _delimiter_of(line, isinstance(content, Path) and content.suffix.lower() == ".csv")
                 file.seek(0)
                 first, self._header_lines = next(self._records(file), ([], 0))
         except (UnicodeDecodeError, csv.Error) as error:
@@ -71,74 +75,92 @@ class CsvTable:
             self.names = tuple(str(j) for j in range(1, len(first) + 1))
             self._header_lines = 0
 
-    def read(self, columns: Sequence[int]) -> FloatArray:
-        """Read the chosen columns, shape (n, len(columns)), float64.
+    def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:  # noqa: ARG002 - text has no type
+        """Return float64."""
+        return np.dtype(np.float64)
 
-        Raises
-        ------
-        InvalidDataError
-            If a row has too few or too many fields, or a chosen field is no number; the message says where.
-        """
-        values = self._read_fast(columns)
-        return self._read_carefully(columns) if values is None else values
+    def stamp(self) -> object:
+        """Return size, time and identity of the file."""
+        return file_stamp(self._content) if isinstance(self._content, Path) else None
 
-    def where(self, row: int) -> str:
+    def place(self, row: int) -> str:
         """Say which row it is and on which line of the file it ends."""
         with self._open() as file:
             records = self._records(file)
             _, line = next(islice(records, row + self.named, None), (None, 0))
         return f"row {row + 1} (line {line})"
 
-    def _read_fast(self, columns: Sequence[int]) -> FloatArray | None:
-        """Read with pyarrow; None where it is missing, or refuses the file for any reason."""
+    def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
+        """Yield one piece a chunk of text.
+
+        Raises
+        ------
+        InvalidDataError
+            If a row has too few or too many fields, or a chosen field is no number; the message says where.
+        """
+        wanted = [*columns] if weight is None else [*columns, weight]
+        yield from skipped(self._all(wanted, None if weight is None else len(columns)), start)
+
+    def _all(self, wanted: Sequence[int], weight: int | None) -> Iterator[Piece]:
+        """Yield all rows; the weights, if any, are the last of the columns wanted."""
+        done = 0
+        for piece in self._fast(wanted, weight):
+            if piece is None:
+                return
+            done += piece.n_rows
+            yield piece
+        n_features = len(wanted) if weight is None else weight
+        for values in self._carefully(wanted, done):
+            yield ArrayPiece(values, range(n_features), weight)
+
+    def _fast(self, wanted: Sequence[int], weight: int | None) -> Iterator[ColumnPiece | None]:
+        """Read with pyarrow, None comes last; end without it where pyarrow is missing, or refuses the file."""
         try:
             import pyarrow as pa
             import pyarrow.csv as pa_csv
         except ImportError:
-            return None
+            return
         if self._delimiter is None:
-            return None
+            return
         positions = [str(j) for j in range(len(self.names))]
-        chosen = [positions[j] for j in columns]
-        source = io.BytesIO(self._content) if isinstance(self._content, bytes) else str(self._content)
+        chosen = [positions[j] for j in wanted]
+        in_memory = isinstance(self._content, bytes)
+        stage = new_stage()
         try:
-            table = pa_csv.read_csv(
-                source,
-                read_options=pa_csv.ReadOptions(skip_rows=self._header_lines, column_names=positions),
+            with pa_csv.open_csv(
+                pa.BufferReader(self._content) if in_memory else str(self._content),
+                read_options=pa_csv.ReadOptions(
+                    skip_rows=self._header_lines, column_names=positions, block_size=BLOCK_BYTES
+                ),
                 parse_options=pa_csv.ParseOptions(delimiter=self._delimiter),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=chosen,
                     column_types=dict.fromkeys(chosen, pa.float64()),
                     null_values=[],  # an empty field is an error with a place, not a NaN
                 ),
-            )
+            ) as reader:
+                for batch in reader:
+                    if batch.num_rows:
+                        read = [column.to_numpy() for column in batch.columns]
+                        yield ColumnPiece(read[:weight], None if weight is None else read[weight], stage)
         except (pa.ArrowException, ValueError, OSError):
-            return None
-        values = np.empty((table.num_rows, len(chosen)))
-        for j, name in enumerate(chosen):
-            first = 0
-            for piece in table.column(name).chunks:
-                values[first : first + len(piece), j] = piece.to_numpy()
-                first += len(piece)
-        return values
+            return
+        yield None
 
-    def _read_carefully(self, columns: Sequence[int]) -> FloatArray:
-        """Read with the standard library; every failure names row, line and column."""
-        pieces = []
-        row = 0
+    def _carefully(self, wanted: Sequence[int], skip: int) -> Iterator[Float64Array]:
+        """Read with the standard library from row `skip` on; every failure names row, line and column."""
+        row = skip
         try:
             with self._open() as file:
                 records = self._records(file)
-                if self.named:
-                    next(records)
+                next(islice(records, skip + self.named, skip + self.named), None)
                 while chunk := list(islice(records, CHUNK_ROWS)):
-                    pieces.append(self._convert(chunk, columns, row))
+                    yield self._convert(chunk, wanted, row)
                     row += len(chunk)
         except (UnicodeDecodeError, csv.Error) as error:
             raise self._not_text(error) from error
-        return np.concatenate(pieces) if pieces else np.empty((0, len(columns)))
 
-    def _convert(self, chunk: list[tuple[list[str], int]], columns: Sequence[int], row: int) -> FloatArray:
+    def _convert(self, chunk: list[tuple[list[str], int]], columns: Sequence[int], row: int) -> Float64Array:
         """Convert the chosen fields of some rows, the first of which has number `row`."""
         width = len(self.names)
         for offset, (fields, line) in enumerate(chunk):
@@ -158,9 +180,12 @@ class CsvTable:
                 what = f"'{text[:40]}' is no number" if text else "the value is missing"
                 remedy = REMEDY if not text else "correct it, or choose numeric columns with --columns."
                 where = f"row {row + offset + 1} (line {chunk[offset][1]})"
-                msg = f"{self.source}, {where}, {label(self, column)}: {what}; {remedy}"
+                msg = f"{self.source}, {where}, {self._label(column)}: {what}; {remedy}"
                 raise InvalidDataError(msg) from None
         return values
+
+    def _label(self, column: int) -> str:
+        return f"column '{self.names[column]}'" if self.named else f"column {self.names[column]}"
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:

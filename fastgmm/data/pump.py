@@ -1,0 +1,103 @@
+"""Reading ahead: one thread fills buffers while the caller computes on another one.
+
+1. There are ``prefetch + 1`` buffers: the caller holds one, the thread fills one, the rest wait full. They are used
+   again and again, so a block is valid only until the next one is asked for.
+2. The thread lives as long as the pass: it ends with the last block, or when the generator is closed, by an exception
+   in the caller (Ctrl-C too) or by its collection. It opens the files itself, so nothing survives a fork half open.
+3. What goes wrong in the thread is raised in the caller, at the place where the block would have come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
+
+ALIGNMENT = 64
+
+JOIN_SECONDS = 10.0
+"""How long a pass waits for its thread to notice that it is over. A thread that hangs in the caller's own iterator, or
+in a file system that has gone away, is left behind: it is a daemon and ends with the process."""
+
+
+class Buffer(NamedTuple):
+    """Room for a block: `x` (n, D), C-contiguous and aligned to a cache line, and `w` (n,) or None."""
+
+    x: FloatArray
+    w: Float64Array | None
+
+
+Take = Callable[[], Buffer]
+"""Returns a buffer to fill; waits for one."""
+
+Read = Callable[[Take], Iterator[tuple[RowBlock, Buffer]]]
+"""Yields blocks, each in a buffer that it took."""
+
+
+class _StoppedError(Exception):
+    """The caller wants no more blocks."""
+
+
+def make_buffer(n_rows: int, n_features: int, dtype: np.dtype[np.floating], *, weighted: bool) -> Buffer:
+    """Return an aligned buffer."""
+    x = _aligned(n_rows * n_features * dtype.itemsize).view(dtype).reshape(n_rows, n_features)
+    return Buffer(x, _aligned(n_rows * 8).view(np.float64) if weighted else None)
+
+
+def _aligned(n_bytes: int) -> Array:
+    raw = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    begin = -raw.ctypes.data % ALIGNMENT
+    return raw[begin : begin + n_bytes]
+
+
+def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
+    """Yield what `read` yields, read by a thread of its own.
+
+    Parameters
+    ----------
+    read : callable
+        Called in the thread.
+    buffers : list of Buffer
+        At least two.
+    """
+    free: SimpleQueue[Buffer | None] = SimpleQueue()
+    full: SimpleQueue[tuple[RowBlock, Buffer] | BaseException | None] = SimpleQueue()
+    stopped = threading.Event()
+    for buffer in buffers:
+        free.put(buffer)
+
+    def take() -> Buffer:
+        buffer = free.get()
+        if buffer is None or stopped.is_set():
+            raise _StoppedError
+        return buffer
+
+    def work() -> None:
+        try:
+            for item in read(take):
+                full.put(item)
+            full.put(None)
+        except _StoppedError:
+            pass
+        except BaseException as error:
+            full.put(error)
+
+    thread = threading.Thread(target=work, name="fastgmm-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := full.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+            free.put(item[1])
+    finally:
+        stopped.set()
+        free.put(None)
+        thread.join(JOIN_SECONDS)
+        if thread.is_alive():
+            buffers.clear()  # it may still write to them

@@ -1,0 +1,450 @@
+"""`StreamRows`: rows that are read from files, or from the caller's own blocks, in every pass.
+
+1. Blocks are cut to the grid that a pass asks for, whatever the pieces of the files are. So a pass gives the same bits
+   as over an array in memory.
+2. Peak memory is ``(prefetch + 1) * block_bytes``, what the format's own decoder holds, and the statistics, for any
+   number of rows. A source that fits into one block is read once and kept.
+3. Rows of weight 0 are left out on the way, and weights are scaled, as `RowWeights` does for arrays.
+4. What is read must be the same in every pass: size, time and identity of files before and after, and for everything
+   the number of rows and a checksum of every 64th of them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastgmm.data.formats.base import Part
+from fastgmm.data.pump import Buffer, Take, make_buffer, pumped
+from fastgmm.data.weights import PIECE, RowWeights, WeightTotals, safe_scale
+from fastgmm.errors import DataChangedError, InvalidDataError, InvalidParameterError
+from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
+
+BLOCK_BYTES = 1 << 23
+"""Rows that are handed out at a time: 8 MiB, some ten times what the threads of a small machine compute at a time."""
+
+PREFETCH = 2
+"""Blocks read ahead."""
+
+SPARE_ROWS = 1024
+
+CHECKED = 64
+"""Every so many rows enter the checksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is read of each part, and how.
+
+    Attributes
+    ----------
+    columns : tuple of int
+        Positions of the features.
+    weight : int or None
+        Position of the weights.
+    names : tuple of str, or None
+        Names of the features, if the files have names.
+    dtype : numpy.dtype
+        float32 or float64.
+    block_bytes : int
+    prefetch : int
+        0 reads in the calling thread.
+    """
+
+    columns: tuple[int, ...]
+    weight: int | None
+    names: tuple[str, ...] | None
+    dtype: np.dtype[Any]
+    block_bytes: int = BLOCK_BYTES
+    prefetch: int = PREFETCH
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What only reading tells, or the metadata of all files: rows of each part, and what the weights add up to."""
+
+    ends: tuple[int, ...]  # rows up to the end of each part
+    n_given: int
+    n_rows: int
+    total: float
+    scale: float
+
+
+class StreamRows:
+    """Rows of one or more parts, in order; made by `fastgmm.open_rows`.
+
+    A `fastgmm.typing.RowSource`; every method that takes data takes one. Nothing is open between passes. Not to be read
+    from two threads at once if it is small enough to be kept.
+
+    Attributes
+    ----------
+    n_rows, n_features : int
+        Rows of weight 0 not counted. The number of rows of text files, streams and iterables is found by a pass over
+        them when it is first asked for; with a weight column its values are read then, too.
+    n_given : int
+        Rows with those of weight 0.
+    dtype : numpy.dtype
+        float32 or float64.
+    names : tuple of str, or None
+        Names of the features.
+    weighted : bool
+    total_weight, weight_scale : float
+        Sum of the weights as handed out, and what the given ones were multiplied by.
+    sources : tuple of str
+        What the parts are called.
+    """
+
+    def __init__(self, parts: Sequence[Part], selection: Selection, given: RowWeights | None = None) -> None:
+        self._parts = tuple(parts)
+        self._selection = selection
+        self._given = given
+        self._stamps = tuple(part.stamp() for part in parts)
+        self._facts: _Facts | None = None
+        self._kept_block: RowBlock | None = None
+        self._checksum: int | None = None
+        self._spare: list[list[Buffer]] = []
+        self.n_features = len(selection.columns)
+        self.names = selection.names
+        self.dtype = selection.dtype
+        self.weighted = given is not None or selection.weight is not None
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that are handed out."""
+        return self._known().n_rows
+
+    @property
+    def n_given(self) -> int:
+        """Rows with those of weight 0."""
+        return self._known().n_given
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights as handed out."""
+        return self._known().total
+
+    @property
+    def weight_scale(self) -> float:
+        """What the given weights were multiplied by."""
+        return self._known().scale
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the parts are called."""
+        return tuple(part.source for part in self._parts)
+
+    @property
+    def n_bytes(self) -> int | None:
+        """Size of all rows in memory; None where their number is not known yet."""
+        counts = [part.n_rows for part in self._parts]
+        if self._facts is None and any(n is None for n in counts):
+            return None
+        n_rows = sum(n for n in counts if n is not None) if self._facts is None else self._facts.n_given
+        return n_rows * self._row_bytes
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.n_features * self.dtype.itemsize + 8 * self.weighted
+
+    def _known(self) -> _Facts:
+        if self._facts is None:
+            self._facts = self._scan()
+        return self._facts
+
+    def _scan(self) -> _Facts:
+        """Count rows, and read the weights once (twice if they need scaling)."""
+        ends: list[int] = []
+        column = self._selection.weight
+        totals = WeightTotals()
+        for part in self._parts:
+            n_rows = part.n_rows
+            if column is not None:
+                n_rows = 0
+                for w in self._weights_of(part, column):
+                    totals.add(w)
+                    n_rows += w.shape[0]
+            elif n_rows is None:
+                n_rows = sum(piece.n_rows for piece in part.pieces(self._selection.columns[:1], None, 0))
+            ends.append(n_rows + (ends[-1] if ends else 0))
+        n_given = ends[-1]
+        if n_given == 0:
+            msg = f"{self.sources[0]} has no rows of data."
+            raise InvalidDataError(msg)
+        if self._given is not None:
+            weights = self._given
+            return _Facts(tuple(ends), n_given, weights.n_kept, weights.total, weights.scale)
+        if column is None:
+            return _Facts(tuple(ends), n_given, n_given, float(n_given), 1.0)
+        self._facts = _Facts(tuple(ends), n_given, n_given, 0.0, 1.0)  # what `place` needs
+        try:
+            totals.check(self.place)
+        finally:
+            self._facts = None
+        scale = safe_scale(totals.high)
+        if scale != 1.0:
+            totals = WeightTotals(scale)
+            for part in self._parts:
+                for w in self._weights_of(part, column):
+                    totals.add(w)
+        n_kept, total = totals.end()
+        return _Facts(tuple(ends), n_given, n_kept, total, scale)
+
+    def _weights_of(self, part: Part, column: int) -> Iterator[Float64Array]:
+        for piece in part.pieces([column], None, 0):
+            for start in range(0, piece.n_rows, PIECE):
+                stop = min(start + PIECE, piece.n_rows)
+                w = np.empty((stop - start, 1))
+                piece.copy(start, stop, w, None)
+                yield w[:, 0]
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def blocks(self, multiple: int) -> Iterator[RowBlock]:
+        """Yield blocks of a multiple of `multiple` rows in order, the last one shorter.
+
+        A block is valid until the next one is asked for.
+
+        Raises
+        ------
+        DataChangedError
+            If the data are not what they were.
+        InvalidDataError
+            If they cannot be read.
+        """
+        return self._blocks(multiple, drop=True)
+
+    def originals(self) -> Iterator[tuple[int, FloatArray]]:
+        """Yield (first row, rows) in the user's numbering, with zeros in rows of weight 0."""
+        for block in self._blocks(1, drop=False):
+            yield block.first, block.x
+
+    def kept(self) -> Array | None:
+        """Return which of the user's rows have a weight > 0, (N,) bool, or None if all have."""
+        facts = self._known()
+        if facts.n_rows == facts.n_given:
+            return None
+        if self._given is not None:
+            return self._given.kept()
+        assert self._selection.weight is not None  # what else would drop rows
+        mask = [w * facts.scale > 0.0 for part in self._parts for w in self._weights_of(part, self._selection.weight)]
+        return np.concatenate(mask)
+
+    def place(self, row: int) -> str:
+        """Say where a row is (from 0, those of weight 0 counted): in which file, and where in it."""
+        part, within = self.locate(row)
+        return f"row {row} (from 0), which is {part.place(within)} of {part.source},"
+
+    def is_missing(self, row: int, column: int) -> bool:
+        """Whether the value there is missing, and not a NaN."""
+        part, within = self.locate(row)
+        return part.is_missing(within, self._selection.columns[column])
+
+    def locate(self, row: int) -> tuple[Part, int]:
+        """Return the part that a row (from 0, those of weight 0 counted) is in, and its number there."""
+        if len(self._parts) == 1:
+            return self._parts[0], row
+        ends = self.unweighted()._known().ends
+        index = min(bisect_right(ends, row), len(ends) - 1)
+        return self._parts[index], row - (ends[index - 1] if index else 0)
+
+    def to_array(self) -> FloatArray:
+        """Return all rows as one array (N, D), rows of weight 0 too; a memory map where the file allows it."""
+        return self.unweighted().read_all()[0]
+
+    def read_all(self) -> tuple[FloatArray, Float64Array | None]:
+        """Return all rows (N, D) and their weights (N,) as they are stored, read once."""
+        columns = self._selection
+        if len(self._parts) == 1 and not self.weighted:
+            whole = self._parts[0].whole(columns.columns, self.dtype)
+            if whole is not None:
+                return whole, None
+        counts = [part.n_rows for part in self._parts]
+        size = max(columns.block_bytes // self._row_bytes, 1)
+        # A new source, which knows nothing of weights yet and so does not scale them.
+        stored = StreamRows(self._parts, replace(columns, prefetch=0))._raw(size, drop=False)
+        if any(n is None for n in counts):  # counting first would read a text file twice
+            blocks = [(x.copy(), None if w is None else w.copy()) for _, x, w in stored]
+            x = np.concatenate([np.empty((0, self.n_features), self.dtype), *(x for x, _ in blocks)])
+            return x, np.concatenate([w for _, w in blocks if w is not None]) if columns.weight is not None else None
+        x = np.empty((sum(n for n in counts if n is not None), self.n_features), self.dtype)
+        weights = None if columns.weight is None else np.empty(x.shape[0])
+        for first, part, w in stored:
+            x[first : first + part.shape[0]] = part
+            if weights is not None and w is not None:
+                weights[first : first + w.shape[0]] = w
+        return x, weights
+
+    # -- the same rows, otherwise --------------------------------------------------------------------------------------
+
+    def with_dtype(self, dtype: Any) -> StreamRows:
+        """Return the same rows converted to float32 or float64."""
+        if np.dtype(dtype) == self.dtype:
+            return self
+        return self._like(replace(self._selection, dtype=np.dtype(dtype)), self._given)
+
+    def with_weights(self, sample_weight: Any) -> StreamRows:
+        """Return the same rows with weights (N,) held in memory, or one for all.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there is a weight column already.
+        """
+        if self.weighted:
+            msg = "sample_weight must be None for a source that was opened with weights: which of the two should count?"
+            raise InvalidParameterError(msg)
+        return self._like(self._selection, RowWeights(sample_weight, self.n_given))
+
+    def unweighted(self) -> StreamRows:
+        """Return the same rows, each counting once."""
+        return self if not self.weighted else self._like(replace(self._selection, weight=None), None)
+
+    def _like(self, selection: Selection, given: RowWeights | None) -> StreamRows:
+        made = StreamRows(self._parts, selection, given)
+        made._stamps = self._stamps
+        if self._facts is not None and selection.weight == self._selection.weight and given is self._given:
+            made._facts = self._facts
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept_block": None, "_spare": []}
+
+    def __repr__(self) -> str:
+        where = self.sources[0] if len(self._parts) == 1 else f"{self.sources[0]} and {len(self._parts) - 1} more"
+        rows = "?" if self._facts is None and self.n_bytes is None else self.n_given
+        weighted = ", weighted" if self.weighted else ""
+        return f"StreamRows({where}: {rows} x {self.n_features}, {self.dtype}{weighted})"
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, multiple: int, *, drop: bool) -> Iterator[RowBlock]:
+        facts = self._known()
+        count = facts.n_rows if drop else facts.n_given
+        size = max(self._selection.block_bytes // self._row_bytes // multiple, 1) * multiple
+        if count <= max(self._selection.block_bytes // self._row_bytes, 1):
+            self._check_stamps()
+            if not drop or self._kept_block is None:
+                # Room to spare, so that rows of weight 0 behind the last one need no second buffer.
+                block = next(iter(self._counted(count, count + SPARE_ROWS, drop=drop)))
+                if not drop:
+                    yield block
+                    return
+                self._kept_block = block
+            yield self._kept_block
+            return
+        yield from self._counted(count, min(size, count), drop=drop)
+
+    def _counted(self, count: int, size: int, *, drop: bool) -> Iterator[RowBlock]:
+        """Yield blocks, and make sure that they are `count` rows, and those of the first pass."""
+        self._check_stamps()
+        done, checksum = 0, 0
+        for block in self._raw(size, drop=drop):
+            done += block.x.shape[0]
+            if done > count:
+                self._raise_changed(f"there are more than the {count} rows there were at first")
+            checksum = zlib.crc32(block.x[-block.first % CHECKED :: CHECKED].tobytes(), checksum)
+            yield block
+        self._check_stamps()
+        if done != count:
+            self._raise_changed(f"there were {count} rows at first and {done} now")
+        if drop:
+            if self._checksum is not None and checksum != self._checksum:
+                self._raise_changed("rows have other values than they had at first")
+            self._checksum = checksum
+
+    def _raw(self, size: int, *, drop: bool) -> Iterator[RowBlock]:
+        """Yield blocks of `size` rows, read ahead by a thread where there is more than one."""
+
+        def read(take: Take) -> Iterator[tuple[RowBlock, Buffer]]:
+            return self._fill(take, size, drop=drop)
+
+        several = self._facts is None or self._facts.n_rows > size
+        ahead = self._selection.prefetch if several else 0
+        buffers = self._buffers(ahead + 1, size)
+        try:
+            if ahead:
+                yield from pumped(read, buffers)
+            else:
+                for block, _ in read(lambda: buffers[0]):
+                    yield block
+        finally:
+            if several:  # a lone block is kept, and so is its buffer
+                self._spare[:] = [buffers]
+
+    def _buffers(self, count: int, size: int) -> list[Buffer]:
+        """Return buffers, those of the last pass if they suit."""
+        spare = self._spare.pop() if self._spare else []
+        if len(spare) == count and spare[0].x.shape[0] == size:
+            return spare
+        del spare
+        return [make_buffer(size, self.n_features, self.dtype, weighted=self.weighted) for _ in range(count)]
+
+    def _fill(self, take: Take, size: int, *, drop: bool) -> Iterator[tuple[RowBlock, Buffer]]:
+        """Fill buffers with the rows of all parts; runs in the reading thread."""
+        columns, weight = self._selection.columns, self._selection.weight
+        scale = 1.0 if self._facts is None or self._given is not None else self._facts.scale
+        buffer = take()
+        first = filled = 0
+        row = 0  # of all that are stored
+        for part in self._parts:
+            for piece in part.pieces(columns, weight, 0):
+                start = 0
+                while start < piece.n_rows:
+                    n = min(size - filled, piece.n_rows - start)
+                    x = buffer.x[filled : filled + n]
+                    w = None if buffer.w is None else buffer.w[filled : filled + n]
+                    piece.copy(start, start + n, x, w)
+                    if w is not None:
+                        if self._given is not None:
+                            w[:] = self._given.read(row, row + n)
+                        elif scale != 1.0:
+                            w *= scale
+                        filled += _compressed(x, w) if drop else _blanked(x, w)
+                    else:
+                        filled += n
+                    start += n
+                    row += n
+                    if filled == size:
+                        yield RowBlock(first, buffer.x, buffer.w), buffer
+                        first, filled = first + size, 0
+                        buffer = take()
+        if filled:
+            yield RowBlock(first, buffer.x[:filled], None if buffer.w is None else buffer.w[:filled]), buffer
+
+    def _check_stamps(self) -> None:
+        for part, stamp in zip(self._parts, self._stamps, strict=True):
+            if part.stamp() != stamp:
+                self._raise_changed(f"{part.source} was written to, replaced or removed")
+
+    def _raise_changed(self, what: str) -> None:
+        msg = (
+            f"the data changed while they were in use: {what}. A fit reads them once for each iteration: use data that "
+            "nobody writes to, and a function that returns the same blocks every time"
+        )
+        raise DataChangedError(msg)
+
+
+def _compressed(x: FloatArray, w: Float64Array) -> int:
+    """Move the rows of positive weight to the front, in place; return how many there are."""
+    if w.all():
+        return int(w.shape[0])
+    filled = 0
+    for start in range(0, w.shape[0], SPARE_ROWS):
+        kept = start + np.flatnonzero(w[start : start + SPARE_ROWS])
+        x[filled : filled + kept.size] = x[kept]
+        w[filled : filled + kept.size] = w[kept]
+        filled += kept.size
+    return filled
+
+
+def _blanked(x: FloatArray, w: Float64Array) -> int:
+    """Put zeros into the rows of weight 0: what is there does not matter."""
+    x[w == 0.0] = 0.0
+    return int(w.shape[0])
