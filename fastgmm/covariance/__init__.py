@@ -164,7 +164,8 @@ def unresolved(params: Params) -> Array | None:
     fam = FAMILIES[params.covariance_type]
     spread = fam.variances(params.covariances, *params.means.shape)
     limit = params.means * RESOLUTION
-    limit *= limit
+    with np.errstate(over="ignore"):  # beyond 1e154 nothing is resolved
+        limit *= limit
     limit += np.finfo(np.float64).tiny  # below it, the inverse of a variance may be infinite
     sound = spread > limit
     return None if sound.all() else ~sound

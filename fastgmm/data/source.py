@@ -32,7 +32,7 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
         a pandas or Polars DataFrame, a PyArrow Table or RecordBatch with numeric columns; what `fastgmm.open_rows`
         returns, or a path, which means ``open_rows(path)``. float32 stays float32, all else becomes float64.
     sample_weight : array-like (N,), number or None
-        Finite, >= 0, at least one > 0. Rows of weight 0 are left out; weights beyond 1e+-100 are scaled by a power of
+        Finite, >= 0, at least one > 0. Rows of weight 0 are left out; weights beyond 1e+-6 are scaled by a power of
         two (``weight_scale``).
     dtype : float32, float64 or None
         Convert to this instead.

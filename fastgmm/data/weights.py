@@ -2,7 +2,7 @@
 
 1. A weight says how often a row counts. Weight 0 means that the row is not there, so such rows are taken out before a
    pass sees them: not even an outlier of 1e300 among them can do harm, and the block grid is that of the rest.
-2. Fits do not depend on the unit of the weights, so weights whose largest is near the limits of float64 are divided by
+2. Fits do not depend on the unit of the weights, so weights whose largest is not about 1 to six digits are divided by
    a power of two near it (exactly); all others are left alone. What then underflows to 0 counts as 0.
 3. Nothing of the data's length is copied where the weights already are float64 in native order.
 """
@@ -22,8 +22,8 @@ from fastgmm.typing import Array, Float64Array
 PIECE = 1 << 20
 """Weights per scan: bounds the temporary memory, and fixes the order in which weights are summed."""
 
-_SAFE = (1e-100, 1e100)
-"""Largest weights within this range need no scaling: products with densities and moments stay finite."""
+_SAFE = (1e-6, 1e6)
+"""Largest weights within this range need no scaling: their products with moments stay within float32, too."""
 
 
 class RowWeights:

@@ -142,10 +142,10 @@ def plus_plus(sample: RowSample, n_components: int, rng: np.random.Generator) ->
             break
         best = math.inf
         candidates = _by_mass(score, rng.random(n_trials))
-        for candidate in candidates:
+        for i, candidate in enumerate(candidates):
             distance = np.minimum(closest, _sq_distance(z, z[candidate]))
             total = float(distance.sum() if weight is None else (distance * weight).sum())
-            if total < best:
+            if i == 0 or total < best:  # all of them may be infinite
                 best, chosen[k], kept = total, candidate, distance
         closest = kept
     return chosen if part is None else part[chosen]

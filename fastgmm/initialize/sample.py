@@ -34,6 +34,9 @@ ROWS_PER_COMPONENT = 32
 SMALLEST_VARIANCE = 1e-302
 """A feature that is not constant must vary more than this: the inverse must be a float64, for components, too."""
 
+FARTHEST = 1e12
+"""Rows of next to no weight may be this many standard deviations out; sums of squares in float32 go little farther."""
+
 CROWD_ROWS = 1 << 10
 """Rows whose quartiles are looked at."""
 
@@ -116,7 +119,7 @@ def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spre
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
         z = (x - origin) * (1.0 / unit)
     return RowSample(
-        z=z if x.dtype == z.dtype or _crowded(z) else z.astype(x.dtype),
+        z=z if x.dtype == z.dtype or _wide(z) else z.astype(x.dtype),
         weight=weight,
         origin=origin,
         unit=unit,
@@ -125,11 +128,13 @@ def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spre
     )
 
 
-def _crowded(z: Float64Array) -> bool:
-    """Whether a single outlier has moved the origin so far from the bulk of the rows that float32 would merge these.
+def _wide(z: Float64Array) -> bool:
+    """Whether float32 would not do: rows too far out to be squared, or a bulk far from the origin that it would merge.
 
-    Judged by the quartiles of at most `CROWD_ROWS` rows: float32 must resolve their distance to 12 bits.
+    The latter is judged by the quartiles of at most `CROWD_ROWS` rows: float32 must resolve their distance to 12 bits.
     """
+    if np.abs(z).max() > FARTHEST:
+        return True
     part = z[:: -(-z.shape[0] // CROWD_ROWS)]
     n = part.shape[0]
     low, middle, high = np.partition(part, [n // 4, n // 2, 3 * n // 4], axis=0)[[n // 4, n // 2, 3 * n // 4]]
