@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastgmm import datasets, plotting
+    from fastgmm.checkpoint import Checkpoint
     from fastgmm.data import open_rows
     from fastgmm.em import ComponentEvent, FitResult, FitStatus, IterationInfo, IterationRecord
     from fastgmm.errors import (
+        CheckpointError,
         ConvergenceWarning,
         DataChangedError,
         DegenerateComponentWarning,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointError",
     "ComponentEvent",
     "ConvergenceWarning",
     "DataChangedError",
@@ -83,9 +87,11 @@ __all__ = [
 # Public name -> module that defines it. Nothing is imported before it is asked for (PEP 562), so `import fastgmm` costs
 # next to nothing, and never loads numba.
 _MODULES = {
+    "Checkpoint": "fastgmm.checkpoint",
     **dict.fromkeys(["ComponentEvent", "FitResult", "FitStatus", "IterationInfo", "IterationRecord"], "fastgmm.em"),
     **dict.fromkeys(
         [
+            "CheckpointError",
             "ConvergenceWarning",
             "DataChangedError",
             "DegenerateComponentWarning",

@@ -22,15 +22,15 @@ PACKAGE = TOP / "fastgmm"
 # From the ground up; a unit is a module or a folder directly under fastgmm/.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "constants", "typing", "validation", "files"}),
-    frozenset({"kernels"}),
+    frozenset({"archive", "kernels"}),
     frozenset({"stats", "density", "params"}),
     frozenset({"covariance", "nearest"}),
     frozenset({"passes", "partials"}),
     frozenset({"data", "mixture"}),
     frozenset({"em", "initialize", "online"}),
-    frozenset({"minibatch"}),  # online EM over the batches of a source
+    frozenset({"checkpoint", "minibatch"}),  # online EM over the batches of a source
     frozenset({"estimators", "selection"}),
-    frozenset({"archive", "cli", "datasets", "persist", "plotting", "progress"}),
+    frozenset({"cli", "datasets", "persist", "plotting", "progress"}),
     frozenset({"__init__", "__main__"}),
 )
 EDGES = LAYERS[-2]
@@ -46,8 +46,6 @@ SIDEWAYS = {
     ("mixture", "data"),  # a mixture takes whatever the estimators take
     ("em", "initialize"),
     ("selection", "estimators"),  # a search is many fits
-    ("persist", "archive"),
-    ("cli", "archive"),
     ("cli", "datasets"),
     ("cli", "persist"),
     ("cli", "plotting"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -192,6 +193,26 @@ class FitState:
     dropped: tuple[int, ...]
     reseeds: tuple[int, ...]
     n_reseeds: int
+
+    def result(self, status: FitStatus, log_map: float) -> FitResult:
+        """Return the outcome of a fit that ends here."""
+        total = self.total_weight
+        return FitResult(
+            params=self.params,
+            status=status,
+            n_iter=self.iteration,
+            log_likelihood=self.log_likelihood,
+            lower_bound=self.log_likelihood / total if total > 0.0 else math.nan,
+            log_map=log_map,
+            initial_log_likelihood=self.initial_log_likelihood,
+            total_weight=total,
+            history=self.history,
+            events=self.events,
+            empty=self.empty,
+            collapsed=self.collapsed,
+            reseeded=tuple(k for k, times in enumerate(self.reseeds) if times),
+            dropped=tuple(sorted(self.dropped)),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -202,22 +202,8 @@ class _Loop:
             if stop:
                 status = FitStatus.CALLBACK_STOPPED
                 break
-        return FitResult(
-            params=params,
-            status=status,
-            n_iter=iteration,
-            log_likelihood=log_likelihood,
-            lower_bound=bound,
-            log_map=stats.log_map,
-            initial_log_likelihood=initial,
-            total_weight=total,
-            history=tuple(history),
-            events=tuple(care.events),
-            empty=tuple(care.empty),
-            collapsed=tuple(care.collapsed),
-            reseeded=tuple(k for k, times in enumerate(care.reseeds) if times),
-            dropped=tuple(sorted(care.dropped)),
-        )
+        end = self.state(params, iteration, log_likelihood, change, initial, total, history)
+        return end.result(status, stats.log_map)
 
     def evaluate(
         self, params: Params, iteration: int, *, last: bool, final: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from fastgmm.data import Rows
@@ -9,6 +10,7 @@ from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators._settings import Settings
 from fastgmm.initialize import Start, check_start
 from fastgmm.params import Params
+from fastgmm.validation import check_number
 
 
 def check_counts(rows: Rows, settings: Settings, name: str) -> None:
@@ -70,3 +72,26 @@ def last_fit(params: Params, settings: Settings, n_features: int) -> Params:
         )
         raise InvalidParameterError(msg)
     return params
+
+
+def check_callback(callback: Any) -> None:
+    """Refuse a callback that cannot be called.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    if callback is not None and not callable(callback):
+        msg = f"callback must be a function of one argument, or None; got {callback!r}"
+        raise InvalidParameterError(msg)
+
+
+def deadline_of(max_time: Any) -> float | None:
+    """Return the value of `time.perf_counter` after which a fit is to end.
+
+    Raises
+    ------
+    InvalidParameterError
+        If `max_time` is no number of seconds.
+    """
+    return None if max_time is None else time.perf_counter() + check_number(max_time, "max_time", minimum=0.0)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
 
 from fastgmm.covariance import Reference
-from fastgmm.em import Accumulate, FitResult, FitStatus, IterationInfo, Places, StartRecord, fit_em
+from fastgmm.em import Accumulate, FitResult, FitState, FitStatus, IterationInfo, Places, StartRecord, fit_em
 from fastgmm.errors import SingularCovarianceError
 from fastgmm.estimators._settings import Settings
 from fastgmm.params import Params
@@ -18,6 +21,44 @@ FitCallback = Callable[[IterationInfo], object]
 
 STOPPED = (FitStatus.CALLBACK_STOPPED, FitStatus.MAX_TIME)
 """A fit that ended like this was interrupted: no further start is made."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recalled:
+    """Where a fit that is resumed goes on.
+
+    Attributes
+    ----------
+    records : tuple of StartRecord
+        Of the starts that came to their end.
+    best : FitResult or None
+        The best of them.
+    state : FitState or None
+        Of the start that was under way.
+    index : int
+        Which one that is, counted from 0.
+    """
+
+    records: tuple[StartRecord, ...]
+    best: FitResult | None
+    state: FitState | None
+    index: int
+
+
+class Book(Protocol):
+    """Keeps checkpoints: `fastgmm.estimators._journal.Journal`."""
+
+    def recall(self, settings: Settings) -> Recalled:
+        """Return where to go on."""
+        ...
+
+    def watch(self, state: FitState) -> None:
+        """Take note of an iteration."""
+        ...
+
+    def ended(self, result: FitResult | None, record: StartRecord) -> None:
+        """Take note of the end of a start; `result` is None if it failed."""
+        ...
 
 
 def fit_starts(
@@ -30,6 +71,7 @@ def fit_starts(
     callback: FitCallback | None,
     places: Places | None = None,
     deadline: float | None = None,
+    book: Book | None = None,
 ) -> tuple[FitResult, tuple[StartRecord, ...]]:
     """Run EM from each start and return the result of the largest likelihood.
 
@@ -48,6 +90,8 @@ def fit_starts(
         As in `fit_em`. When it stops a fit, no further start is made.
     places : callable or None
         As in `fit_em`.
+    book : Book or None
+        Told of every iteration, so that it can keep checkpoints; says where a fit that is resumed goes on.
     deadline : float or None
         As in `fit_em`, for all starts together: none is begun later, but the first one is always evaluated.
 
@@ -56,12 +100,14 @@ def fit_starts(
     SingularCovarianceError
         With ``degenerate="raise"``, if a component collapsed from every start.
     """
-    best: FitResult | None = None
+    recalled = Recalled((), None, None, 0) if book is None else book.recall(settings)
+    records, best, state = list(recalled.records), recalled.best, recalled.state
+    at = recalled.index
     failure: SingularCovarianceError | None = None
-    records: list[StartRecord] = []
-    for params in starts:
-        if records and deadline is not None and time.perf_counter() >= deadline:
+    for params in starts if state is None else chain([state.params], starts):
+        if best is not None and deadline is not None and time.perf_counter() >= deadline:
             break
+        result, record = None, None
         try:
             result = fit_em(
                 accumulate,
@@ -74,18 +120,23 @@ def fit_starts(
                 degenerate=settings.degenerate,
                 places=places,
                 monotone_rtol=monotone_rtol,
+                state=state,
+                watch=None if book is None else book.watch,
                 deadline=deadline,
             )
         except SingularCovarianceError as error:
             failure = error
-            records.append(StartRecord(None, float("nan"), 0, (), (), str(error)))
-            continue
-        records.append(StartRecord(result.status, result.lower_bound, result.n_iter, result.history, result.events, ""))
-        if best is None or result.lower_bound > best.lower_bound:
+            record = StartRecord(None, float("nan"), 0, (), (), str(error))
+        else:
+            record = StartRecord(result.status, result.lower_bound, result.n_iter, result.history, result.events, "")
+        records.insert(at, record)
+        at, state = len(records), None
+        if book is not None:
+            book.ended(result, record)
+        if result is not None and (best is None or result.lower_bound > best.lower_bound):
             best = result
-        if result.status in STOPPED:
+        if result is not None and result.status in STOPPED:
             break
     if best is None:
-        assert failure is not None  # there is at least one start
-        raise failure
+        raise failure or SingularCovarianceError(records[-1].error, component=None, family="", min_eig=float("nan"))
     return best, tuple(records)

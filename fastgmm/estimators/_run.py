@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastgmm.em import FitResult, FitStatus, IterationInfo, StartRecord
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._fit import FitCallback, fit_starts
 from fastgmm.estimators._fitted import out_of_float32
+from fastgmm.estimators._journal import Journal
 from fastgmm.estimators._report import (
     held_up,
     usable_reg_covar,
@@ -73,6 +75,7 @@ def run_fit(
     warm: Params | None,
     callback: FitCallback | None,
     deadline: float | None = None,
+    journal: Journal | None = None,
     stacklevel: int,
 ) -> Outcome:
     """Fit a mixture.
@@ -97,6 +100,8 @@ def run_fit(
         As in `fit_em`.
     deadline : float or None
         As in `fit_starts`.
+    journal : Journal or None
+        Keeps checkpoints; `rng` is then its generator.
     stacklevel : int
         Of the warnings: 1 is the caller of this function.
 
@@ -111,7 +116,7 @@ def run_fit(
     """
     level = stacklevel + 1
     dtype = rows.dtype
-    n_starts = 1 if warm is not None or start.deterministic else settings.n_init
+    single = warm is not None or start.deterministic
     with naming_bad_values(rows, weightable=True):
         reseeding = settings.degenerate == "reseed"
         before = copy.deepcopy(rng) if reseeding else rng
@@ -120,16 +125,21 @@ def run_fit(
         if out_of_float32(sample.variance) and dtype == np.float32:
             rows = engine.rows(data, sample_weight, dtype=np.float64)
         said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=level)
-        with _progress(settings, rows.n_rows) as bar:
+        if journal is not None:
+            single = journal.meet(rows, sample, settings, single=single)
+        n_starts = 1 if single else settings.n_init
+        starts = _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm)
+        with _progress(settings, rows.n_rows) as bar, nullcontext() if journal is None else journal:
             result, records = fit_starts(
                 engine.accumulate(rows, settings.family.scatter, sample.origin),
-                _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm, n_starts=n_starts),
+                islice(starts, n_starts) if journal is None else journal.following(starts, n_starts, rng),
                 settings,
                 reference_variance=sample.variance,
                 monotone_rtol=MONOTONE_RTOL_FLOAT32 if rows.dtype == np.float32 else MONOTONE_RTOL,
                 callback=_all_of(bar, callback, settings.verbose_interval),
                 places=poorly_fitted(sample, before) if reseeding else None,
                 deadline=deadline,
+                book=journal,
             )
     mixture = Mixture.from_params(result.params)
     flat = held_up(mixture, settings, sample)
@@ -151,13 +161,12 @@ def _starts(
     engine: Engine,
     data: Any,
     warm: Params | None,
-    n_starts: int,
 ) -> Iterator[Params]:
-    """Yield the parameters to start from, one set at a time."""
-    if warm is not None:
-        yield warm
-        return
-    for _ in range(n_starts):
+    """Yield the parameters to start from, one set at a time, for ever."""
+    while True:
+        if warm is not None:
+            yield warm
+            continue
         params = starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
         if settings.first_passes is not None:
             params = run_passes(

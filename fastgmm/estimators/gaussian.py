@@ -13,19 +13,20 @@ It differs from scikit-learn's on purpose in these points:
 
 from __future__ import annotations
 
-import time
+import os
 from typing import Any, Self
 
 import numpy as np
 
 from fastgmm import passes
+from fastgmm.checkpoint import Checkpoint
 from fastgmm.data import Rows, StreamRows, as_rows, feature_names, opened
-from fastgmm.errors import InvalidParameterError
-from fastgmm.estimators._checks import check_counts, last_fit, wanted_start
+from fastgmm.estimators._checks import check_callback, check_counts, deadline_of, last_fit, wanted_start
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
 from fastgmm.estimators._engine import IN_MEMORY
 from fastgmm.estimators._fit import FitCallback
 from fastgmm.estimators._fitted import FittedMixture
+from fastgmm.estimators._journal import Journal, check_checkpoint
 from fastgmm.estimators._online import begin, go_on
 from fastgmm.estimators._run import run_fit
 from fastgmm.estimators._settings import check_settings
@@ -33,7 +34,7 @@ from fastgmm.estimators._sklearn import naming_bad_values
 from fastgmm.minibatch import MiniBatch
 from fastgmm.mixture import Mixture
 from fastgmm.typing import IntArray
-from fastgmm.validation import check_number, check_random_state
+from fastgmm.validation import check_random_state
 
 
 class GaussianMixture(FittedMixture):
@@ -193,6 +194,8 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any = None,
         *,
         callback: FitCallback | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        resume: bool = False,
         max_time: float | None = None,
     ) -> Self:
         """Estimate the parameters from X.
@@ -208,9 +211,12 @@ class GaussianMixture(FittedMixture):
             Called with a `fastgmm.IterationInfo` after each iteration of each start; a true result stops the fit,
             which keeps what it reached. It is no constructor parameter because it is no property of the
             model: a clone or a pickle must not carry it.
+        checkpoint : path or Checkpoint, optional
+            A directory for the state of this fit, kept every 30 s, at its end and when it is interrupted.
+        resume : bool, default False
+            Go on with the fit of `checkpoint`, to the bits of one that never stopped, or begin one if there is none.
         max_time : float, optional
-            Seconds for this call, all starts together. The fit ends after the first iteration that passes the limit
-            and keeps what it reached.
+            Seconds for this call. The fit ends after the first iteration that passes them and keeps what it reached.
 
         Returns
         -------
@@ -223,6 +229,8 @@ class GaussianMixture(FittedMixture):
             Naming parameter, expectation and value.
         SingularCovarianceError
             Only with ``degenerate="raise"``.
+        CheckpointError
+            If `checkpoint` holds a fit already and `resume` is False, or is of other data or settings, or damaged.
 
         Warns
         -----
@@ -231,7 +239,7 @@ class GaussianMixture(FittedMixture):
         DegenerateDataWarning, DegenerateComponentWarning
             If the data cannot support the model, or a component lost its rows or collapsed.
         """
-        self._fit(X, sample_weight, callback, max_time=max_time)
+        self._fit(X, sample_weight, callback, checkpoint=checkpoint, resume=resume, max_time=max_time)
         return self
 
     def fit_predict(
@@ -241,11 +249,13 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any = None,
         *,
         callback: FitCallback | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        resume: bool = False,
         max_time: float | None = None,
     ) -> IntArray:
         """Fit and return the most probable component of each row, (N,); parameters as those of `fit`."""
         X = opened(X)
-        rows = self._fit(X, sample_weight, callback, max_time=max_time)
+        rows = self._fit(X, sample_weight, callback, checkpoint=checkpoint, resume=resume, max_time=max_time)
         if rows.n_rows < rows.n_given:
             rows = as_rows(X.unweighted() if isinstance(X, StreamRows) else X)  # rows of weight 0 have a component, too
         with naming_bad_values(rows):
@@ -394,17 +404,15 @@ class GaussianMixture(FittedMixture):
         sample_weight: Any,
         callback: FitCallback | None,
         *,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        resume: bool = False,
         max_time: float | None = None,
         rows: Rows | None = None,
     ) -> Rows:
         """Fit and return the rows; a search gives them, normalised once for all its fits."""
         settings = check_settings(self)
-        if callback is not None and not callable(callback):
-            msg = f"callback must be a function of one argument, or None; got {callback!r}"
-            raise InvalidParameterError(msg)
-        deadline = None
-        if max_time is not None:
-            deadline = time.perf_counter() + check_number(max_time, "max_time", minimum=0.0)
+        check_callback(callback)
+        deadline, kept = deadline_of(max_time), check_checkpoint(checkpoint, resume)
         engine = IN_MEMORY
         X = opened(X)
         names = feature_names(X)
@@ -415,11 +423,13 @@ class GaussianMixture(FittedMixture):
         warm = None
         if settings.warm_start and "mixture_" in self.__dict__:
             warm = last_fit(self.mixture_.params, settings, rows.n_features)
+        rng = check_random_state(self.random_state)
+        journal = None if kept is None else Journal(kept, resume=resume, estimator=self, rng=rng)
         outcome = run_fit(
             rows,
             settings,
             start,
-            check_random_state(self.random_state),
+            rng if journal is None else journal.rng,
             engine=engine,
             data=X,
             sample_weight=sample_weight,
@@ -427,6 +437,7 @@ class GaussianMixture(FittedMixture):
             warm=warm,
             callback=callback,
             deadline=deadline,
+            journal=journal,
             stacklevel=3,
         )
         self._remember_names(names)
