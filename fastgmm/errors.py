@@ -81,6 +81,10 @@ class CheckpointError(FastgmmError, ValueError):
     """A checkpoint cannot be used: it is of other data or settings, it is damaged, or it is in the way."""
 
 
+class ClusterError(FastgmmError, RuntimeError):
+    """A cluster cannot be used, or was lost for good: no client, no workers, another version on a worker."""
+
+
 class FastgmmWarning(UserWarning):
     """Base of all warnings that fastgmm emits on purpose."""
 

@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"em", "initialize", "online"}),
     frozenset({"checkpoint", "minibatch"}),  # online EM over the batches of a source
     frozenset({"estimators", "selection"}),
-    frozenset({"cli", "datasets", "persist", "plotting", "progress"}),
+    frozenset({"cli", "dask", "datasets", "persist", "plotting", "progress"}),
     frozenset({"__init__", "__main__"}),
 )
 EDGES = LAYERS[-2]
@@ -64,6 +64,8 @@ UPWARD = {
 CORE = {"numpy", "scipy"}  # anywhere; kernels take numpy only
 JIT = {"numba", "llvmlite"}  # kernels only
 OPTIONAL = {
+    "dask",
+    "distributed",
     "h5py",
     "matplotlib",
     "mpl_toolkits",

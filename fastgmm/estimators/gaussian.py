@@ -23,7 +23,7 @@ from fastgmm.checkpoint import Checkpoint
 from fastgmm.data import Rows, StreamRows, as_rows, feature_names, opened
 from fastgmm.estimators._checks import check_callback, check_counts, deadline_of, last_fit, wanted_start
 from fastgmm.estimators._convert import copy_from_sklearn, copy_to_sklearn
-from fastgmm.estimators._engine import IN_MEMORY
+from fastgmm.estimators._engine import IN_MEMORY, Engine
 from fastgmm.estimators._fit import FitCallback
 from fastgmm.estimators._fitted import FittedMixture
 from fastgmm.estimators._journal import Journal, check_checkpoint
@@ -402,20 +402,25 @@ class GaussianMixture(FittedMixture):
         self,
         X: Any,
         sample_weight: Any,
-        callback: FitCallback | None,
+        callback: FitCallback | None = None,
         *,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
         resume: bool = False,
         max_time: float | None = None,
         rows: Rows | None = None,
+        engine: Engine = IN_MEMORY,
+        names: tuple[str, ...] | None = None,
     ) -> Rows:
-        """Fit and return the rows; a search gives them, normalised once for all its fits."""
+        """Fit and return the rows.
+
+        A search gives them, normalised once for all its fits; a fit elsewhere gives them, its engine and names.
+        """
         settings = check_settings(self)
         check_callback(callback)
         deadline, kept = deadline_of(max_time), check_checkpoint(checkpoint, resume)
-        engine = IN_MEMORY
-        X = opened(X)
-        names = feature_names(X)
+        if engine is IN_MEMORY:
+            X = opened(X)
+            names = feature_names(X)
         if rows is None:
             rows = engine.rows(X, sample_weight)
         check_counts(rows, settings, type(self).__name__)

@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,9 @@ FARTHEST = 1e12
 
 CROWD_ROWS = 1 << 10
 """Rows whose quartiles are looked at."""
+
+Weighted = tuple[FloatArray, Float64Array | None]
+"""Rows, and their weights if they have any."""
 
 _PIECE = 1 << 16
 """Values converted to float64 at a time when moments of the part are taken."""
@@ -77,7 +82,15 @@ class RowSample:
         return RowSample(self.z[index], weight, self.origin, self.unit, self.variance, complete=False)
 
 
-def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False) -> RowSample:
+def draw_sample(
+    rows: Rows,
+    n_components: int,
+    rng: np.random.Generator,
+    *,
+    spread_only: bool = False,
+    whole: Callable[[Any], Weighted] | None = None,
+    pick: Callable[[Any, Float64Array], Weighted] | None = None,
+) -> RowSample:
     """Draw the rows to start from.
 
     Parameters
@@ -90,6 +103,11 @@ def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spre
         Not used where all rows are taken.
     spread_only : bool
         No start will be found in the part, so fewer rows do.
+    whole : callable, optional
+        ``whole(rows)`` returns all rows and their weights, for rows that cannot be read here.
+    pick : callable, optional
+        ``pick(rows, targets)`` returns the rows in whose share of the weight the targets lie (float64, rising), and how
+        many targets each holds, (n,) float64; for rows that cannot be read here.
 
     Raises
     ------
@@ -102,9 +120,9 @@ def draw_sample(rows: Rows, n_components: int, rng: np.random.Generator, *, spre
     if spread_only:
         limit = min(limit, SPREAD_ROWS)
     if rows.n_rows <= limit:
-        x, weight = _all(rows)
+        x, weight = (_all if whole is None else whole)(rows)
     else:
-        x, weight = _stratified(rows, limit, rng)
+        x, weight = _stratified(rows, limit, rng, pick)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         origin, variance = _moments(x, weight)
         largest = float(variance.max())
@@ -155,12 +173,21 @@ def _all(rows: Rows) -> tuple[FloatArray, Float64Array | None]:
     return x, weights
 
 
-def _stratified(rows: Rows, size: int, rng: np.random.Generator) -> tuple[FloatArray, Float64Array | None]:
+def _stratified(
+    rows: Rows,
+    size: int,
+    rng: np.random.Generator,
+    pick: Callable[[Any, Float64Array], Weighted] | None,
+) -> Weighted:
     """Draw one row from each of `size` equal shares of the total weight; return rows and how often each was drawn."""
     shares = np.arange(size + 1) * (rows.total_weight / size)
     if not rows.weighted:
         shares = np.floor(shares)  # shares of whole rows, so that no row is drawn twice
     targets = shares[:-1] + rng.random(size) * np.diff(shares)
+    if pick is not None:
+        x, drawn = pick(rows, targets)
+        assert drawn is not None
+        return x, None if drawn.max() == 1.0 else drawn
     parts: list[FloatArray] = []
     counts: list[Float64Array] = []
     before = 0.0

@@ -149,6 +149,11 @@ def _source_digest(sources: Path) -> str:
     return _digest_of(sources)
 
 
+def kernel_digest() -> str:
+    """Return the digest of the kernels that this process runs; processes with the same one give the same bits."""
+    return _source_digest(_SOURCES)
+
+
 def _digest_of(sources: Path) -> str:
     """Return one digest of every file a kernel's machine code follows from: all kernel sources and the constants."""
     digest = hashlib.sha256()

@@ -19,7 +19,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -108,6 +109,13 @@ def _launcher(parallel: bool) -> Any:
     return function
 
 
+def compile_launchers(threads: int) -> None:
+    """Compile what launches with so many threads need."""
+    _launcher(False)
+    if threads > 1:
+        _launcher(True)
+
+
 # -- which of the two --------------------------------------------------------------------------------------------------
 _lock = threading.Lock()
 _launched = False  # this process has started threads of the parallel launcher
@@ -127,6 +135,20 @@ if hasattr(os, "register_at_fork"):
 def n_threads() -> int:
     """Threads that a launch from this Python thread may use."""
     return 1 if _serial_only else int(numba.get_num_threads())
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Let launches from this Python thread use at most so many threads, and give back the setting it had."""
+    before = int(numba.get_num_threads())
+    if threads >= before:
+        yield
+        return
+    numba.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def launch(address: int, table: npt.NDArray[np.int64], items: int, workers: int) -> None:
