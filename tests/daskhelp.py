@@ -3,6 +3,8 @@
 import logging
 from contextlib import contextmanager
 
+import dask
+import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
 
@@ -17,6 +19,17 @@ def make_data(n=60_017, d=3, seed=0):
     weight = rng.uniform(0.1, 2.0, n)
     weight[rng.random(n) < 0.1] = 0.0
     return x, weight
+
+
+def made_chunk(number, n, d):
+    """Rows that any worker can make again."""
+    return make_data(n, d, seed=number)[0]
+
+
+def generated(lengths, d=3):
+    """A dask array whose chunks are made on the workers."""
+    make = dask.delayed(made_chunk)
+    return da.concatenate([da.from_delayed(make(i, n, d), (n, d), float) for i, n in enumerate(lengths)])
 
 
 def model(family, **parameters):
@@ -49,7 +62,7 @@ def local(n_workers, *, threads=1):
     quiet = logging.ERROR
     with (
         LocalCluster(
-            n_workers=n_workers, threads_per_worker=threads, processes=True, dashboard_address=None, silence_logs=quiet
+            n_workers=n_workers, threads_per_worker=threads, processes=True, dashboard_address=":0", silence_logs=quiet
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -99,9 +99,12 @@ def test_dataframes_of_unknown_lengths():
 
 @pytest.mark.usefixtures("client")
 def test_given_labels_and_several_starts():
+    """The sums of a start from labels are the only ones that depend on how rows come, in their last digits."""
     labels = np.arange(len(X)) % 3
     there = fastgmm.dask.fit(model("full", init_params=labels, max_iter=1), chunked(X), sample_weight=WEIGHT)
-    assert_same_bits(there, model("full", init_params=labels, max_iter=1).fit(X, sample_weight=WEIGHT))
+    here = model("full", init_params=labels, max_iter=1).fit(X, sample_weight=WEIGHT)
+    np.testing.assert_allclose(there.means_, here.means_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(there.covariances_, here.covariances_, rtol=1e-9, atol=1e-12)
     random = {"init_params": "random_from_data", "n_init": 3, "max_iter": 2}
     assert_same_bits(fastgmm.dask.fit(model("diag", **random), chunked(X)), model("diag", **random).fit(X))
 
@@ -250,7 +253,7 @@ def test_wrong_clusters(client, monkeypatch):
 
 
 def test_no_client_no_workers_closed_client():
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty:
         with Client(empty) as one, pytest.raises(ClusterError, match=r"no workers.*scale"):
             fastgmm.dask.fit(model("full"), chunked(X), client=one)
         with pytest.raises(ClusterError, match="is closed; make a new Client"):
@@ -287,8 +290,8 @@ def test_edges_of_slabs(n_rows, block, parts):
 
 def test_a_slab_of_one_slice_is_no_copy():
     x = np.arange(40.0).reshape(20, 2)
-    assert tasks.make_slab([x[:18]], None, "float64", 0, 18)[0].base is x
-    assert tasks.make_slab([x[:4]], None, "float64", 0, 4)[0].base is None  # would keep all of x alive
+    assert np.shares_memory(tasks.make_slab([x[:18]], None, "float64", 0, 18)[0], x)
+    assert not np.shares_memory(tasks.make_slab([x[:4]], None, "float64", 0, 4)[0], x)  # would keep all of x alive
     joined = tasks.make_slab([x[:4], x[4:6]], [np.ones(4), np.ones(2)], "float32", 0, 5)
     assert joined[0].dtype == np.float32
     assert joined[1].tolist() == [1.0] * 6

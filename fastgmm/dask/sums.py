@@ -99,10 +99,14 @@ def accumulate_on(rows: DaskRows, scatter: str) -> Accumulate:
 def grid_rows(n_components: int, n_features: int, covariance_type: str, dtype: Any) -> int:
     """Return the rows of a block in the passes of a fit."""
     family = covariance.FAMILIES[covariance_type]
-    shape = family.shape(n_components, n_features)
-    square = np.eye(n_features) if shape[-2:] == (n_features, n_features) else 1.0
+    square = np.eye(n_features) if family.shape(1, n_features)[-2:] == (n_features, n_features) else 1.0
     means = np.zeros((n_components, n_features))
-    params = Params(np.full(n_components, 1.0 / n_components), means, np.ones(shape) * square, family.name)
+    params = Params(
+        np.full(n_components, 1.0 / n_components),
+        means,
+        np.ones(family.shape(n_components, n_features)) * square,
+        family.name,
+    )
     density = covariance.density(params)
     program, _ = PROGRAMS[density.kind](density, np.dtype(dtype))
     return block_rows(n_components, n_features, program.slot_length)
