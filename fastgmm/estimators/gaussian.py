@@ -411,10 +411,7 @@ class GaussianMixture(FittedMixture):
         engine: Engine = IN_MEMORY,
         names: tuple[str, ...] | None = None,
     ) -> Rows:
-        """Fit and return the rows.
-
-        A search gives them, normalised once for all its fits; a fit elsewhere gives them, its engine and names.
-        """
+        """Fit and return the rows; a search gives them, and so does a fit elsewhere, with its engine and names."""
         settings = check_settings(self)
         check_callback(callback)
         deadline, kept = deadline_of(max_time), check_checkpoint(checkpoint, resume)
