@@ -5,9 +5,7 @@ test as four cores, since what could change a result is the sharing out of the b
 """
 
 import functools
-import hashlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import RowBlock
 from tests import strategies
+from tests.tools import same_bits
 
 TYPES = tuple(FAMILIES)
 types = pytest.mark.parametrize("kind", TYPES)
@@ -134,25 +133,6 @@ def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
         assert len(launches) > 12 * len(usual) / tiles
 
 
-def fit_everything():
-    """Hash of the fitted parameters for each family and precision; printed by subprocesses."""
-    from fastgmm import GaussianMixture
-
-    found = {}
-    for kind, dtype, d in itertools.product(TYPES, ("float64", "float32"), (2, 9)):
-        rng = np.random.default_rng(31)
-        centers = rng.normal(scale=4.0, size=(4, d))
-        x = (centers[rng.integers(0, 4, 12_000)] + rng.normal(size=(12_000, d))).astype(dtype)
-        model = GaussianMixture(4, covariance_type=kind, max_iter=8, tol=0.0, random_state=0)
-        model.fit(x, sample_weight=rng.uniform(0.5, 1.5, len(x)))
-        digest = hashlib.sha256()
-        for part in (model.weights_, model.means_, model.covariances_, model.predict_proba(x), model.score_samples(x)):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update(np.float64(model.lower_bound_).tobytes())
-        found[f"{kind} {dtype} {d}"] = digest.hexdigest()
-    return found
-
-
 def run_with(threads, code):
     env = {**os.environ, "NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240)
@@ -160,24 +140,16 @@ def run_with(threads, code):
     return done.stdout
 
 
-@functools.cache
-def fitted_with(threads):
-    code = (
-        "import json, warnings, numba; warnings.simplefilter('ignore');"
-        "from tests.test_same_bits import fit_everything;"
-        "print(json.dumps([numba.config.NUMBA_NUM_THREADS, fit_everything()]))"
-    )
-    used, found = json.loads(run_with(threads, code))
-    assert used == threads
-    return found
-
-
-@pytest.mark.parametrize("threads", [2, 4])
-def test_fitted_parameters_in_processes_of_other_threads(threads):
-    one, more = fitted_with(1), fitted_with(threads)
-    assert len(one) == 16
-    assert len(set(one.values())) == 16
-    assert {name for name in one if one[name] != more[name]} == set()
+@pytest.mark.parametrize(("threads", "layer"), [(3, "workqueue"), (4, "omp")])
+def test_fits_in_processes_of_other_threads_and_layers(threads, layer):
+    """The short version of ``python -m tests.tools.same_bits``."""
+    one, other = same_bits.process(1, "workqueue", everything=True), same_bits.process(threads, layer)
+    if other is None:
+        pytest.skip(f"numba has no threading layer {layer} here")
+    assert one["count"] == 4 * 8 + 10 * 8
+    assert one["wrong"] == []
+    assert len(set(one["found"].values())) == 4 * 8
+    assert other["found"] == one["found"]
 
 
 # -- cuts --------------------------------------------------------------------------------------------------------------
