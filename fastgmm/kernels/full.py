@@ -16,14 +16,14 @@ from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import begin_block, finish_tile_roots, helper, load_tile, parameters, workspace
 
-CACHE = 40 << 10  # bytes of a first-level cache to fill
+CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
 
 
 @helper
-def chunk_rows(row_bytes, moment_bytes):  # type: ignore[no-untyped-def]  # Numba code
-    """Rows between gathering and summing: few enough for the cache, enough to outweigh loading the moments."""
-    room = CACHE - moment_bytes
-    return min(max(room // row_bytes // 8 * 8, 32), 96) if room > 0 else 64
+def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
+    """Rows between gathering and summing: what fits into the cache, or, where too few would, enough for long loops."""
+    rows = CACHE // row_bytes // 8 * 8
+    return min(rows, TILE) if rows * size >= 256 else 64 if size == 8 else 96
 
 
 def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -35,7 +35,7 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
     wide_means = pointer(table[a.WIDE_MEANS], tag)
     stride = padded + VECTOR_BYTES // table[a.SIZE]
-    chunk = chunk_rows(stride * table[a.SIZE], moment_length * 8)
+    chunk = chunk_rows(padded * table[a.SIZE], table[a.SIZE])
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
