@@ -95,22 +95,25 @@ class Reference(NamedTuple):
 
 def reference(problem: Problem, iterations: int, folder: Path | None = None) -> Reference:
     """Return what to hold results against; kept in a folder, if given, under a name that data and method decide."""
-    file = None
+    kind = problem.case.covariance_type
+    files = [None] * (iterations + 1)
     if folder is not None:
         key = hashlib.sha256(Path(__file__).read_bytes())
         for array in (problem.X, problem.weights, problem.means, problem.covariances):
             key.update(np.ascontiguousarray(array).data)
-        file = folder / f"{problem.case.name}-{problem.X.dtype}-{iterations}-{key.hexdigest()[:16]}.npz"
-        if file.exists():
-            with np.load(file) as kept:
+        stem = f"{problem.case.name}-{problem.X.dtype}-{key.hexdigest()[:16]}"
+        files = [folder / f"{stem}-{i}.npz" for i in range(iterations + 1)]
+        if files[-1].exists():
+            with np.load(files[-1]) as kept:
                 state = State(*(kept[name] for name in State._fields))
                 return Reference(state, float(kept["step"]), list(kept["history"]))
     states, history = path(problem, iterations)
-    step = difference(states[-2], states[-1], problem.case.covariance_type)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **states[-1]._asdict(), step=step, history=history)
-    return Reference(states[-1], step, history)
+    for i in range(1, iterations + 1):
+        found = Reference(states[i], difference(states[i - 1], states[i], kind), history[: i + 1])
+        if folder is not None:  # those of fewer iterations are on the way
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(files[i], **found.state._asdict(), step=found.step, history=found.history)
+    return found
 
 
 def _maximize(X: np.ndarray, blocks: list[slice], resp: list[np.ndarray], kind: str, reg: float) -> State:

@@ -120,7 +120,9 @@ def test_a_kept_reference_is_of_these_data(tmp_path):
     assert np.array_equal(oracle.reference(first, 2, tmp_path).state.means, kept.state.means)
     other = oracle.reference(second, 2, tmp_path)
     assert not np.array_equal(other.state.means, kept.state.means)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4  # of each dtype after one iteration and after two
+    one = oracle.reference(first, 1)
+    assert np.array_equal(oracle.reference(first, 1, tmp_path).state.covariances, one.state.covariances)
 
 
 def test_a_peer_that_does_other_work_is_marked(tmp_path):
