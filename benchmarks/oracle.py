@@ -6,6 +6,7 @@ Obvious rather than fast: one component at a time, and scatter about the new mea
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,6 +82,15 @@ def path(problem: Problem, iterations: int, reg_covar: float = 0.0) -> tuple[lis
     return states, history
 
 
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Return a context in which BLAS starts no threads: with small matrices on a busy machine they wait for ever."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # asv's environments have none
+        return nullcontext()
+    return threadpool_limits(1, "blas")
+
+
 class Reference(NamedTuple):
     """What a library's result is held against after some iterations."""
 
@@ -107,7 +117,8 @@ def reference(problem: Problem, iterations: int, folder: Path | None = None) -> 
             with np.load(files[-1]) as kept:
                 state = State(*(kept[name] for name in State._fields))
                 return Reference(state, float(kept["step"]), list(kept["history"]))
-    states, history = path(problem, iterations)
+    with one_blas_thread():
+        states, history = path(problem, iterations)
     for i in range(1, iterations + 1):
         found = Reference(states[i], difference(states[i - 1], states[i], kind), history[: i + 1])
         if folder is not None:  # those of fewer iterations are on the way
