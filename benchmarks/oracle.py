@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from benchmarks.data import Problem
 
-BLOCK = 20_000  # rows
+BLOCK = 1000  # rows: what a component makes of them fits a cache
 
 
 class State(NamedTuple):

@@ -37,7 +37,7 @@ def test_the_readme_has_examples():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
+        if "://" not in target and not target.startswith("_build/"):  # there once a command has made it
             assert (page.parent / target).exists(), target
 
 
