@@ -23,7 +23,7 @@ from fastgmm.kernels.runner import block_rows
 from fastgmm.params import Params
 from fastgmm.partials import Partial, PartialRunner, Work
 from fastgmm.stats import SufficientStatistics
-from fastgmm.typing import RowBlock
+from fastgmm.typing import Float64Array, RowBlock
 
 ARITY = 8
 """Parts that one task merges."""
@@ -86,9 +86,9 @@ class TaskRunner(PartialRunner):
         return found
 
 
-def accumulate_on(rows: DaskRows, scatter: str) -> Accumulate:
-    """Return the pass of a fit over distributed rows."""
-    run = passes.Accumulator(_Suspects(rows), scatter, runner=TaskRunner(rows))
+def accumulate_on(rows: DaskRows, scatter: str, centre: Float64Array | None = None) -> Accumulate:
+    """Return the pass of a fit over distributed rows; `centre` as in `fastgmm.passes.Accumulator`."""
+    run = passes.Accumulator(_Suspects(rows), scatter, centre=centre, runner=TaskRunner(rows))
 
     def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
         return run(covariance.density(params), moments=moments)
