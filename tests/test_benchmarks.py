@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -300,3 +302,21 @@ def test_the_page_has_a_place_for_every_table_and_says_what_the_figures_say():
 def test_every_step_names_a_benchmark():
     for words in itertools.chain.from_iterable(STEPS.values()):
         assert (record.HERE / f"{words.split()[0]}.py").exists()
+
+
+def test_asv_can_import_every_file_without_optional_packages():
+    """It does so before it runs any, in environments that hold NumPy, SciPy, Numba and this library."""
+    missing = (
+        "dask distributed matplotlib sklearn pytest threadpoolctl pyarrow pandas polars jax torch cv2 mlpack".split()
+    )
+    names = sorted(path.stem for path in record.HERE.glob("*.py") if path.stem not in {"__init__"})
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({missing!r}))
+for name in {names!r}:
+    importlib.import_module("benchmarks." + name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=record.HERE.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
