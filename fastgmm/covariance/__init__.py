@@ -13,7 +13,7 @@ import numpy as np
 
 from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, RESOLUTION, WEIGHT_SUM_ATOL
 from fastgmm.covariance import components as _components
-from fastgmm.covariance.base import Family, Reference, floor_levels
+from fastgmm.covariance.base import Family, Reference, feature_scales, floor_levels
 from fastgmm.covariance.diag import Diag
 from fastgmm.covariance.full import Full
 from fastgmm.covariance.spherical import Spherical
@@ -32,6 +32,7 @@ __all__ = [
     "density",
     "empty_components",
     "family",
+    "feature_scales",
     "is_shared",
     "make_params",
     "maximize",

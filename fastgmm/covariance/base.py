@@ -146,17 +146,23 @@ class Family(Protocol):
         ...
 
 
-def floor_levels(reference_variance: Reference, n_features: int) -> Float64Array:
-    """First variance floor of each feature, (D,): ``FLOOR_FRACTION`` of the data's variance.
+def feature_scales(reference_variance: Reference, n_features: int) -> Float64Array:
+    """Scale of each feature, (D,): its variance.
 
-    A constant feature takes the average of the others. Data without any variance have no scale: the floor is then
-    ``FLOOR_FRACTION`` itself, as scikit-learn's default ``reg_covar`` would give.
+    A constant feature takes the average of the others. Data without any variance have no scale: then it is 1, for
+    which scikit-learn's default ``reg_covar`` is made.
     """
     variance = np.array(np.broadcast_to(np.asarray(reference_variance, dtype=np.float64), (n_features,)))
     usable = np.isfinite(variance) & (variance > 0.0)
     # The mean of logs: features of 1e-300 and 1e300 have no arithmetic mean that suits both.
     variance[~usable] = np.exp(np.log(variance[usable]).mean()) if usable.any() else 1.0
-    floor: Float64Array = np.maximum(FLOOR_FRACTION * variance, np.finfo(np.float64).tiny)
+    return variance
+
+
+def floor_levels(reference_variance: Reference, n_features: int) -> Float64Array:
+    """First variance floor of each feature, (D,): ``FLOOR_FRACTION`` of its scale."""
+    scales = feature_scales(reference_variance, n_features)
+    floor: Float64Array = np.maximum(FLOOR_FRACTION * scales, np.finfo(np.float64).tiny)
     return floor
 
 

@@ -34,14 +34,15 @@ def added_variance(settings: Settings, variance: Float64Array) -> Reference:
 
     scikit-learn's default of 1e-6 is made for data of unit variance. Where it exceeds the variance of every feature,
     a fit would describe `reg_covar` and not the data, so it is then taken relative to the largest variance. With
-    ``reg_scale="relative"`` it is always relative, to the variance of each feature, or to their mean where a component
-    has one variance for all of them.
+    ``reg_scale="relative"`` it is always relative, to the variance of each feature (for a constant one, the average of
+    the others), or to their mean where a component has one variance for all of them.
     """
     given = float(np.max(settings.reg_covar))
     if settings.reg_scale == "relative":
+        scales = covariance.feature_scales(variance, variance.shape[0])
         if settings.family.scatter == "trace":
-            return given * float((variance / variance.shape[0]).sum())
-        return np.asarray(given * variance)
+            return given * (float((variance / variance.shape[0]).sum()) or float(scales[0]))
+        return np.asarray(given * scales)
     largest = float(variance.max())
     return given * largest if 0.0 < largest < given else given
 
@@ -132,7 +133,7 @@ class _Measure:
 def _measure(settings: Settings, variance: Float64Array) -> _Measure:
     if not isinstance(settings.reg_covar, np.ndarray):
         return _Measure(None, settings.reg_covar)
-    unit = np.sqrt(np.where(variance > 0.0, variance, 1.0))
+    unit = np.sqrt(covariance.feature_scales(variance, variance.shape[0]))
     return _Measure(unit, float((settings.reg_covar / unit / unit).max()))
 
 

@@ -56,6 +56,8 @@ def _worst(params: Params, sample: RowSample, n: int) -> np.ndarray[tuple[int, .
     scale = 1.0 / sample.unit
     means = (params.means - sample.origin) * scale
     scaled = Params(params.weights, means, params.covariances * scale * scale, params.covariance_type)
+    # After an M-step some other component may have collapsed, which nobody has looked at yet.
+    scaled, _ = covariance.repair(scaled, sample.variance * scale * scale)
     log_density = passes.score_samples(ArrayRows(sample.z, None), covariance.density(scaled))
     order = np.argsort(log_density, kind="stable")
     weight = np.ones(len(order)) if sample.weight is None else sample.weight[order]
