@@ -10,7 +10,7 @@ import fastgmm
 from fastgmm.cli import main
 from fastgmm.cli.parser import build_parser
 from fastgmm.cli.report import count, describe_selection
-from fastgmm.cli.wording import FLAGS, WORDS, for_shell
+from fastgmm.cli.wording import ASSIGNED, FLAGS, WORDS, for_shell
 from fastgmm.datasets import load_faithful
 from fastgmm.selection import CRITERIA, select_model
 
@@ -27,9 +27,9 @@ def test_every_flag_exists():
     words = ["fit", "x.csv", "-k", "2"]
     help_text = parser._subparsers._group_actions[0].choices["fit"].format_help()
     assert parser.parse_args(words).components == 2
-    assert all(re.search(rf"(?<![\w-]){flag}\b", help_text) for flag in FLAGS.values())
+    assert all(re.search(rf"(?<![\w-]){flag}\b", help_text) for flag in [*FLAGS.values(), *ASSIGNED.values()])
     parameters = fastgmm.GaussianMixture().get_params()
-    assert set(FLAGS) - {"sample_weight"} <= set(parameters)
+    assert set(FLAGS) - {"sample_weight", "max_time"} | set(ASSIGNED) <= set(parameters)
     assert not set(WORDS) & set(parameters)
 
 
@@ -41,11 +41,19 @@ def test_every_flag_exists():
         ("reg_covar=1e-06 exceeds", "--reg-covar 1e-06 exceeds"),
         ("(init_params, n_init), or tol.", "(--init, --n-init), or --tol."),
         ("sample_weight must be finite", "--weights must be finite"),
+        ("use degenerate='floor' for degenerate data", "use --degenerate floor for degenerate data"),
+        ("or use reg_scale='relative'", "or use --reg-scale relative"),
         ("tolerance atol total not_n_components", "tolerance atol total not_n_components"),
     ],
 )
 def test_messages_name_options(said, heard):
     assert for_shell(said) == heard
+
+
+@pytest.mark.parametrize("status", set(fastgmm.FitStatus) - {fastgmm.FitStatus.CALLBACK_STOPPED}, ids=lambda s: s.name)
+def test_every_status_can_be_acted_on_in_the_shell(status):
+    """The shell's own callback never stops a fit."""
+    assert not re.search(r"\w=|\b(max_time|max_iter|n_init)\b", for_shell(status.value))
 
 
 @pytest.mark.parametrize(
@@ -98,3 +106,19 @@ def test_info_tells_of_a_stream(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"learnt from +544 rows in 2 batches", shown)
     assert f"{model.online_.score:.6g} a row" in shown
+
+
+def test_options_for_long_and_for_difficult_fits_reach_the_library(table, capsys):
+    options = ["--degenerate", "reseed", "--reg-scale", "relative", "--first-passes", "3"]
+    assert main(["fit", table, "-k", "2", *options, "--out", "m.npz"]) == 0
+    model = fastgmm.load("m.npz")
+    assert (model.degenerate, model.reg_scale, model.first_passes) == ("reseed", "relative", fastgmm.MiniBatch(3))
+    capsys.readouterr()
+    assert main(["fit", table, "-k", "2", "--tol", "0", "--max-iter", "100000", "--max-time", "0.2"]) == 0
+    shown = capsys.readouterr()
+    assert "The fit stopped at --max-time before it converged" in shown.out
+    assert "--max-time" in shown.err
+    for words in (["--max-time", "0"], ["--degenerate", "hope"], ["--first-passes", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", table, "-k", "2", *words])
+        assert stop.value.code == 2

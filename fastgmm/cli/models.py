@@ -18,6 +18,7 @@ from fastgmm.data import as_rows
 from fastgmm.datasets import FAITHFUL_COLUMNS, load_faithful
 from fastgmm.errors import InvalidDataError
 from fastgmm.estimators.gaussian import GaussianMixture
+from fastgmm.minibatch import MiniBatch
 from fastgmm.persist import save
 from fastgmm.progress import progress_bar
 from fastgmm.selection import COVARIANCE_TYPES, Candidate, SelectionResult, describe, select_model
@@ -33,11 +34,12 @@ def fit(args: argparse.Namespace) -> None:
         data = _read(args)
         model = GaussianMixture(args.components, covariance_type=args.covariance, **_options(args))
         start = time.perf_counter()
-        with progress_bar(args.max_iter) as bar:
-            model.fit(data.x, sample_weight=data.weights, callback=bar)
+        rows = as_rows(data.x, data.weights)
+        with progress_bar(args.max_iter, rows=rows.n_rows) as bar:
+            model.fit(data.x, sample_weight=data.weights, callback=bar, max_time=args.max_time)
         seconds = time.perf_counter() - start
         _name_features(model, data.names)
-        candidate = describe(model, as_rows(data.x, data.weights))
+        candidate = describe(model, rows)
         _write(model, model_file, picture, picture_file, data, args.plot_features)
     files = [name for name in (args.out, args.plot) if name is not None]
     summary = {"data": data.source, **_summary(model, candidate, data), "seconds": seconds, "files": files}
@@ -122,6 +124,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "tol": args.tol,
         "max_iter": args.max_iter,
         "reg_covar": args.reg_covar,
+        "reg_scale": args.reg_scale,
+        "degenerate": args.degenerate,
+        "first_passes": None if args.first_passes is None else MiniBatch(args.first_passes),
         "random_state": args.seed,
     }
 

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="full, tied, diag or spherical (default: full)",
     )
     _add_fit(fit)
+    _add_limits(fit)
     fit.add_argument("--out", metavar="MODEL", help="model file to write (.npz)")
     _add_plot(fit)
     _add_json(fit)
@@ -148,7 +149,33 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-iter", type=_count, default=100, metavar="N", help="iterations at most")
     group.add_argument("--reg-covar", type=_not_negative, default=1e-6, metavar="V", help="added to every variance")
+    group.add_argument(
+        "--reg-scale",
+        choices=("absolute", "relative"),
+        default="absolute",
+        help="--reg-covar in squared units of the data, or as a fraction of their variances (default: %(default)s)",
+    )
+    group.add_argument(
+        "--degenerate",
+        choices=("floor", "reseed", "drop", "raise"),
+        default="floor",
+        help="what to do with a component that loses its rows or collapses: hold it up, start it elsewhere, remove it,"
+        " stop with an error (default: %(default)s)",
+    )
+    group.add_argument(
+        "--first-passes",
+        type=_count,
+        metavar="N",
+        help="begin with N passes in mini-batches, which large data may gain by",
+    )
     _add_seed(group)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("long fits")
+    group.add_argument(
+        "--max-time", type=_positive, metavar="SECONDS", help="stop after this time with what the fit has reached"
+    )
 
 
 def _add_seed(parser: Any) -> None:
@@ -225,6 +252,15 @@ def _not_negative(text: str) -> float:
         value = -1.0
     if not 0.0 <= value < float("inf"):
         msg = f"expected a number from 0, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _positive(text: str) -> float:
+    """Read a number above 0."""
+    value = _not_negative(text)
+    if value == 0.0:
+        msg = f"expected a number above 0, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return value
 

@@ -15,6 +15,9 @@ FLAGS: Final = {
     "tol": "--tol",
     "max_iter": "--max-iter",
     "reg_covar": "--reg-covar",
+    "reg_scale": "--reg-scale",
+    "first_passes": "--first-passes",
+    "max_time": "--max-time",
     "random_state": "--seed",
     "sample_weight": "--weights",
 }
@@ -23,7 +26,17 @@ FLAGS: Final = {
 WORDS: Final = {"n_samples": "rows", "n_features": "columns"}
 """What scikit-learn's users call it -> what it is in a file."""
 
-_NAME: Final = re.compile(rf"\b({'|'.join([*FLAGS, *WORDS])})\b(=(?:'([^']*)')?)?")
+ASSIGNED: Final = {"degenerate": "--degenerate"}
+"""Parameters whose names are words of English too: they are meant only where a value follows."""
+
+PHRASES: Final = {
+    ", or go on from here with warm_start=True, or with resume=True if it has a checkpoint": "",
+}
+"""What the library recommends and the shell does not have -> what to say instead."""
+
+_NAME: Final = re.compile(
+    rf"\b({'|'.join([*FLAGS, *WORDS])})\b(=(?:'([^']*)')?)?|\b({'|'.join(ASSIGNED)})=(?:'([^']*)')?"
+)
 
 
 def for_shell(text: str) -> str:
@@ -45,9 +58,13 @@ def for_shell(text: str) -> str:
     """
 
     def option(found: re.Match[str]) -> str:
-        name, equals, value = found.groups()
+        name, equals, value, assigned, assignment = found.groups()
+        if assigned is not None:
+            return f"{ASSIGNED[assigned]} {assignment or ''}"
         if name in WORDS:
             return WORDS[name] + (equals or "")
         return FLAGS[name] if equals is None else f"{FLAGS[name]} {value or ''}"
 
+    for phrase, instead in PHRASES.items():
+        text = text.replace(phrase, instead)
     return _NAME.sub(option, text)
