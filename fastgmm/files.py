@@ -3,10 +3,15 @@
 A reader must never meet half a model, and a failed command must leave the old output as it was. So every writer of this
 library fills a temporary file in the directory of the target, forces it to the disk, and only then renames it over the
 target: on one file system a rename is atomic.
+
+Where the system can (Linux, most file systems), the temporary file has no name until it is complete, so a process that
+is killed leaves nothing behind. Elsewhere it is called ``.fastgmm-*.tmp``.
 """
 
+import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +19,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = ["replacing"]
+
+NAMELESS: int | None = getattr(os, "O_TMPFILE", None)
+CANNOT = {errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR, errno.ENOSYS}
+"""What a file system or a kernel says that has no files without a name."""
 
 
 @contextmanager
@@ -62,9 +71,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise IsADirectoryError(21, msg, os.fspath(path))
     temporary = target.with_name(f".fastgmm-{secrets.token_hex(8)}.tmp")
     try:
-        # os.open and not tempfile: the new file gets the permissions the user's umask gives any other file.
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(temporary, flags, 0o666)
+        descriptor, nameless = _open(temporary)
     except OSError as error:
         # The user knows the target, not our temporary name.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
@@ -76,11 +83,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if nameless:
+                _name(file, temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(target.parent)
+
+
+def _name(file: BinaryIO, temporary: Path) -> None:
+    """Give a complete file without a name the name `temporary`."""
+    try:
+        # Only with a descriptor, which an absolute path ignores, does Python follow the link in /proc.
+        os.link(f"/proc/self/fd/{file.fileno()}", temporary, src_dir_fd=file.fileno(), follow_symlinks=True)
+    except OSError:  # forbidden in some containers
+        file.seek(0)
+        with temporary.open("xb") as named:
+            shutil.copyfileobj(file, named)
+            named.flush()
+            os.fsync(named.fileno())
+        shutil.copymode(f"/proc/self/fd/{file.fileno()}", temporary)
+
+
+def _open(temporary: Path) -> tuple[int, bool]:
+    """Open a new file, and say whether it has yet to be given the name `temporary`."""
+    # os.open and not tempfile: the new file gets the permissions the user's umask gives any other file.
+    if NAMELESS is not None and Path("/proc/self/fd").is_dir():
+        try:
+            return os.open(temporary.parent, os.O_RDWR | NAMELESS, 0o666), True
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(temporary, flags, 0o666), False
 
 
 def _mode_of(path: Path) -> int | None:

@@ -1,7 +1,9 @@
 """The container of model files: exact, repeatable, and safe to read whatever the bytes are."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import struct
 import tracemalloc
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastgmm import files
 from fastgmm.archive import DTYPES, read_archive, write_archive
 from fastgmm.errors import ModelFileError
 from fastgmm.files import replacing
@@ -230,3 +233,54 @@ def test_replacing_names_the_users_path(tmp_path):
         pass
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         pass
+
+
+def refuse(number):
+    def call(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("way", ["without a name", "with a name", "no link"])
+def test_every_way_of_replacing_is_whole_and_leaves_nothing(tmp_path, monkeypatch, way):
+    if way == "with a name":
+        monkeypatch.setattr(files, "NAMELESS", None)
+    if way == "no link":
+        monkeypatch.setattr(files.os, "link", refuse(errno.EPERM))
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o604)
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        if way == "without a name" and files.NAMELESS is not None:
+            assert list(tmp_path.iterdir()) == [path]  # a process that is killed here leaves nothing
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o604
+    with pytest.raises(RuntimeError), replacing(path):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(files.NAMELESS is None, reason="this system has no files without a name")
+def test_a_file_system_without_nameless_files_and_one_that_is_full(tmp_path, monkeypatch):
+    real = os.open
+
+    def opened(number):
+        def call(path, flags, *rest):
+            if flags & files.NAMELESS == files.NAMELESS:
+                raise OSError(number, os.strerror(number))
+            return real(path, flags, *rest)
+
+        return call
+
+    monkeypatch.setattr(files.os, "open", opened(errno.EOPNOTSUPP))
+    with replacing(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    monkeypatch.setattr(files.os, "open", opened(errno.ENOSPC))
+    with pytest.raises(OSError, match="file") as caught, replacing(tmp_path / "file"):
+        pass
+    assert caught.value.errno == errno.ENOSPC

@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"{command}: interrupted; nothing was written.", file=sys.stderr)
+        kept = getattr(args, "checkpoint", None)
+        what = "nothing was written" if kept is None else "the same command with --resume goes on with the fit"
+        print(f"{command}: interrupted; {what}.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has seen enough (head). Python must not complain when it closes the stream.

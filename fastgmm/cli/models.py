@@ -9,14 +9,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fastgmm.checkpoint import Checkpoint
 from fastgmm.cli.inputs import Data, read_data
 from fastgmm.cli.outputs import check_model_name, emit, opened
 from fastgmm.cli.pictures import check_picture, draw
 from fastgmm.cli.report import count, describe_mixture, describe_selection
+from fastgmm.cli.watch import watched
 from fastgmm.cli.wording import for_shell
 from fastgmm.data import as_rows
 from fastgmm.datasets import FAITHFUL_COLUMNS, load_faithful
-from fastgmm.errors import InvalidDataError
+from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.minibatch import MiniBatch
 from fastgmm.persist import save
@@ -36,7 +38,14 @@ def fit(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         rows = as_rows(data.x, data.weights)
         with progress_bar(args.max_iter, rows=rows.n_rows) as bar:
-            model.fit(data.x, sample_weight=data.weights, callback=bar, max_time=args.max_time)
+            model.fit(
+                watched(data.x, bar.within),
+                sample_weight=data.weights,
+                callback=bar,
+                checkpoint=_checkpoint(args),
+                resume=args.resume,
+                max_time=args.max_time,
+            )
         seconds = time.perf_counter() - start
         _name_features(model, data.names)
         candidate = describe(model, rows)
@@ -114,6 +123,16 @@ def demo(args: argparse.Namespace) -> None:
 def _read(args: argparse.Namespace) -> Data:
     """Read what the arguments of a command with weights name."""
     return read_data(args.data, columns=args.columns, weights=args.weights, header=args.header, stream=args.stream)
+
+
+def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:
+    """Return where to keep checkpoints, and how often."""
+    if args.checkpoint is None:
+        if args.resume:
+            msg = "--resume needs --checkpoint DIR, the directory of the fit that is to go on."
+            raise InvalidParameterError(msg)
+        return None
+    return Checkpoint(args.checkpoint, every_seconds=args.checkpoint_every)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -176,6 +176,23 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-time", type=_positive, metavar="SECONDS", help="stop after this time with what the fit has reached"
     )
+    group.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of the fit in this directory, to go on after a stop or a crash",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=_not_negative,
+        default=30.0,
+        metavar="SECONDS",
+        help="time between two checkpoints, at least (default: %(default)g)",
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the fit in --checkpoint, or begin one if there is none: the result has the same bits",
+    )
 
 
 def _add_seed(parser: Any) -> None:

@@ -26,11 +26,14 @@ FLAGS: Final = {
 WORDS: Final = {"n_samples": "rows", "n_features": "columns"}
 """What scikit-learn's users call it -> what it is in a file."""
 
-ASSIGNED: Final = {"degenerate": "--degenerate"}
+ASSIGNED: Final = {"degenerate": "--degenerate", "checkpoint": "--checkpoint", "resume": "--resume"}
 """Parameters whose names are words of English too: they are meant only where a value follows."""
 
 PHRASES: Final = {
-    ", or go on from here with warm_start=True, or with resume=True if it has a checkpoint": "",
+    "go on from here with warm_start=True, or with resume=True if it has a checkpoint": "go on with --resume if it has"
+    " a --checkpoint",
+    "resume=True": "--resume",
+    "checkpoint must be": "--checkpoint must be",
 }
 """What the library recommends and the shell does not have -> what to say instead."""
 
