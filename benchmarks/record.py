@@ -38,13 +38,16 @@ def cpu() -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of this checkout, marked if there are changes."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Return the last commit that changed the library, marked if it has changes since; None outside a checkout."""
+    git = ["git", "-C", str(HERE.parent)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        log, status = (
+            subprocess.run([*git, *rest, "--", "fastgmm"], capture_output=True, text=True, check=False)
+            for rest in (["log", "-1", "--format=%h"], ["status", "--porcelain", "--untracked-files=no"])
+        )
     except OSError:
         return None
-    return done.stdout.strip() or None
+    return (log.stdout.strip() + ("-dirty" if status.stdout.strip() else "")) or None
 
 
 def circumstances(**more: Any) -> dict[str, Any]:
