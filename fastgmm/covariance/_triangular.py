@@ -2,8 +2,9 @@
 
 Why it is like this
 
-1. Up to `_BLOCK` features: `numpy.linalg.cholesky` walks a stack in C, and SciPy's LAPACK wrappers cost about half a
-   microsecond a call. Together they beat recursions vectorised over K at every size measured (K = 3..128, D = 2..64).
+1. Up to `_BLOCK` features: `numpy.linalg.cholesky` walks a stack in C but takes about 14 microseconds to begin, and
+   SciPy's LAPACK wrappers cost about half a microsecond a call. So up to `_FEW` matrices are factorised one by one.
+   Together they beat recursions vectorised over K at every size measured (K = 3..128, D = 2..64).
 2. Above: the same in blocks of 64, with matrix products over the whole stack. No single BLAS call is then large enough
    for OpenBLAS to start its threads (it does so beyond 64^3 multiplications). That matters twice: NumPy's and SciPy's
    OpenBLAS are two pools whose spinning threads fight each other and the kernels' threads (K = 8, D = 256 on two busy
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from scipy.linalg.lapack import dtrtri
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
@@ -27,6 +28,9 @@ from fastgmm.typing import Float64Array
 
 _BLOCK = 64
 """Features up to which LAPACK is called on whole matrices, and block size above."""
+
+_FEW = 12
+"""Matrices up to which one call of LAPACK each costs less than `numpy.linalg.cholesky` does."""
 
 
 def cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> Float64Array:
@@ -74,9 +78,21 @@ def _cholesky(matrices: Float64Array) -> Float64Array:
     """Lower Cholesky factors of a stack (K, D, D), zero above the diagonal; raises `numpy.linalg.LinAlgError`."""
     n = matrices.shape[-1]
     if n <= _BLOCK:
-        return cast("Float64Array", np.linalg.cholesky(matrices))
+        return _each_cholesky(matrices) if len(matrices) <= _FEW else cast("Float64Array", np.linalg.cholesky(matrices))
     with np.errstate(invalid="ignore", over="ignore"):  # of matrices that are not finite; `cholesky` refuses the result
         return _blocked_cholesky(matrices)
+
+
+def _each_cholesky(matrices: Float64Array) -> Float64Array:
+    lower = np.empty(matrices.shape)
+    for matrix, out in zip(matrices, lower, strict=True):
+        # What is lower in C order is upper in Fortran's: no copy on the way to LAPACK but the one it works on.
+        factor, info = dpotrf(matrix.T, lower=0, clean=1)
+        if info:
+            msg = "a matrix is not positive definite"
+            raise np.linalg.LinAlgError(msg)
+        out[:] = factor.T
+    return lower
 
 
 def _blocked_cholesky(matrices: Float64Array) -> Float64Array:
@@ -133,12 +149,16 @@ def _t(matrices: Float64Array) -> Float64Array:
 
 def is_definite(matrix: Float64Array) -> bool:
     """Whether one matrix (D, D) is positive definite to working precision."""
+    return _all_definite(matrix[None])
+
+
+def _all_definite(matrices: Float64Array) -> bool:
     try:
-        lower = _cholesky(matrix[None])[0]
+        lower = _cholesky(matrices)
     except np.linalg.LinAlgError:
         return False
     with np.errstate(invalid="ignore"):
-        return _pivots_resolved(lower, matrix)
+        return _pivots_resolved(lower, matrices)
 
 
 def _first_singular(name: str, matrices: Float64Array, *, shared: bool) -> Exception:
@@ -169,6 +189,9 @@ def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
 
 def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool = False) -> None:
     """Raise `InvalidParameterError` unless all matrices of a stack (K, D, D) are symmetric and positive definite."""
+    size = np.abs(matrices).max(axis=(1, 2))
+    if (np.abs(matrices - _t(matrices)).max(axis=(1, 2)) <= SYMMETRY_RTOL * size).all() and _all_definite(matrices):
+        return
     for k, matrix in enumerate(matrices):
         which = what if shared else f"{what}[{k}]"
         if np.abs(matrix - matrix.T).max() > SYMMETRY_RTOL * np.abs(matrix).max():

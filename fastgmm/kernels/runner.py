@@ -24,6 +24,7 @@ from fastgmm.kernels.fold import Digit, counter_digits, fold_block, n_levels, to
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
 
+ELEMENT_NAMES = {8: "float64", 4: "float32"}  # by size: `dtype.name` takes microseconds
 SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
@@ -132,7 +133,7 @@ class Runner:
         length = partial_length(program, mode)
         table = self._table(program, mode, block, length, n_levels(-(-rows.n_rows // block)))
         workers, slots, first_slot = self._workers, self._n_slots, table[a.SLOTS]
-        code = compile_block(program.body, program.dtype.name)
+        code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
         fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
         seconds = block * row
