@@ -52,12 +52,12 @@ def test_same_model_sees_a_difference(data, tmp_path):
     assert not kills_shell.same_model(tmp_path / "a.npz", tmp_path / "b.npz")
 
 
-@pytest.mark.parametrize("way", ["--stream", "--no-stream"])
-def test_more_iterations_go_on_where_the_fit_ended(data, tmp_path, capsys, way):
-    assert fit(data, way, "--checkpoint", "ck", "--max-iter", "10") == 0
-    assert fit(data, way, "--checkpoint", "ck", "--resume", "--out", "two.npz", "--json") == 0
+@pytest.mark.parametrize("ways", [("--stream", "--stream"), ("--no-stream", "--stream"), ("--stream", "--no-stream")])
+def test_more_iterations_go_on_where_the_fit_ended(data, tmp_path, capsys, ways):
+    assert fit(data, ways[0], "--checkpoint", "ck", "--max-iter", "10") == 0
+    assert fit(data, ways[1], "--checkpoint", "ck", "--resume", "--out", "two.npz", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_iter"] == 30
-    assert fit(data, way, "--out", "one.npz") == 0
+    assert fit(data, "--out", "one.npz") == 0
     assert kills_shell.same_model(tmp_path / "one.npz", tmp_path / "two.npz")
 
 
