@@ -395,6 +395,17 @@ def test_feature_names_and_precision():
     assert list(model.feature_names_in_) == ["a", "b"]
 
 
+def test_files_are_batches_too(tmp_path):
+    arrays, paths = (GaussianMixture(3, random_state=0) for _ in range(2))
+    for i, n in enumerate((300, 1, 50)):
+        path = tmp_path / f"{i}.npy"
+        np.save(path, batch(n, i))
+        arrays.partial_fit(batch(n, i))
+        paths.partial_fit(path)
+    assert same_bits(arrays, paths)
+    assert same_state(arrays.online_, paths.online_)
+
+
 # -- batches that nobody would choose ----------------------------------------------------------------------------------
 
 

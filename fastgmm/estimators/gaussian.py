@@ -275,7 +275,7 @@ class GaussianMixture(FittedMixture):
 
         Parameters
         ----------
-        X : array-like (N, D), or a table
+        X : array-like (N, D), a table, a path, or what `fastgmm.open_rows` returns
             The batch: in the first call at least two rows and as many as components, then at least one.
         y : ignored
         sample_weight : array-like (N,), optional
