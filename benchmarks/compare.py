@@ -213,6 +213,9 @@ def keep(name: str, case: Case, rows: dict[str, Row], where: dict[str, Any]) -> 
     figures = load(f"compare-{where['dtype']}") or {}
     entry = figures.setdefault(name, {"n": case.n, "d": case.d, "k": case.k, "flops": case.flops, "rows": {}})
     for peer, row in rows.items():
+        before = entry["rows"].get(peer, {})
+        if peer == OURS.name and before.get("commit") == where["commit"] and before["iterations"] > where["iterations"]:
+            continue  # the pass beyond the iterations weighs less in it
         entry["rows"][peer] = {**row, **{key: where[key] for key in ("date", "commit", "iterations", "peak_gflops")}}
     entry["where"] = where
     save(f"compare-{where['dtype']}", figures)

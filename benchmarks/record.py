@@ -12,6 +12,7 @@ import os
 import platform
 import statistics
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures"
+WIDTH = 125
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
@@ -141,7 +143,13 @@ def paste(text: str, name: str, block: str) -> str:
     except ValueError:
         msg = f"no line '<!-- end -->' after the marker {name!r}"
         raise ValueError(msg) from None
-    return "\n".join([*lines[: starts[0] + 1], "", block.strip(), "", *lines[end:]]) + "\n"
+    wrapped = [
+        line
+        if line.startswith(("|", "- ")) or len(line) <= WIDTH
+        else textwrap.fill(line, WIDTH, break_long_words=False)
+        for line in block.strip().splitlines()
+    ]
+    return "\n".join([*lines[: starts[0] + 1], "", *wrapped, "", *lines[end:]]) + "\n"
 
 
 def digits(value: float) -> str:

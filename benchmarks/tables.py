@@ -12,6 +12,7 @@ from benchmarks.data import CASES
 from benchmarks.growth import AT, off_line, spread
 from benchmarks.peers import OURS, PEERS
 from benchmarks.record import digits, load, table
+from benchmarks.share import problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,8 @@ def compare(dtype: str) -> str:
     if not figures:
         return MISSING
     cases = [name for name in SHAPES if name in figures]
-    peers = [p for p in PEERS if p is not OURS and any("seconds" in figures[c]["rows"].get(p.name, {}) for c in cases)]
+    ran = {name for c in cases for name, row in figures[c]["rows"].items() if "cannot" not in row}
+    peers = [p for p in PEERS if p is not OURS and p.name in ran]
     rows, failed = [], []
     for name in cases:
         found = figures[name]["rows"]
@@ -62,11 +64,13 @@ def compare(dtype: str) -> str:
             if "error" in row:
                 failed.append(f"- {peer.name}, {SHAPES[name]}: {row['error']}")
     text = table(["case: type, N, D, K", "fastgmm, ms", *(p.name for p in peers)], rows)
-    last = max((figures[c]["where"] for c in cases), key=lambda about: about["date"])
+    about = dict(figures[cases[-1]]["where"])
+    for key in ("commit", "date"):  # cases may have been measured one at a time
+        about[key] = ", ".join(sorted({str(row[key]) for c in cases for row in figures[c]["rows"].values()}))
     notes = [
         "Milliseconds of an EM iteration for fastgmm, then each library's time over it: above 1 fastgmm is faster, a "
         "loss is bold. `*`: fewer than three rounds. `-`: no such covariances or dtype. Empty: not run.",
-        where(last),
+        where(about),
     ]
     if failed:
         notes.append("Failed:\n\n" + "\n".join(failed))
@@ -105,10 +109,10 @@ def share(dtype: str) -> str:
     if not figures:
         return MISSING
     rows = []
-    for name, entry in figures.items():
-        if dtype not in entry:
+    for name, shape in problems():
+        if dtype not in figures.get(name, {}):
             continue
-        row = entry[dtype]
+        row = figures[name][dtype]
         case, _, kind = name.partition(" ")
         rows.append(
             [
@@ -118,12 +122,12 @@ def share(dtype: str) -> str:
                 f"{row['share']['one']:.0%}",
                 f"{row['share']['pass']:.0%}",
                 f"{row['scaling']:.2f}",
-                digits(row["pairs_per_second"] / 1e9),
+                digits(row["pairs_per_second"] / 1e9) if shape.d == 2 else "",
                 *(f"{value:.0%}" for value in row["density"].values()),
             ]
         )
     header = ["problem: type, N, D, K", "pass, ms", "GFLOP/s", "of peak, 1 thread", "2 threads", "2 over 1"]
-    header += ["1e9 pairs/s, 1 thread", "score_samples", "predict", "predict_proba"]
+    header += ["1e9 pairs/s a core", "score_samples", "predict", "predict_proba"]
     peaks = [entry[dtype]["peak"] for entry in figures.values() if dtype in entry]
     span = " to ".join(digits(f(p["pass"] for p in peaks)) for f in (min, max))
     return (
