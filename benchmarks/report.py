@@ -1,7 +1,7 @@
 """Everything that docs/benchmarks.md says, measured again and pasted between its markers.
 
     python -m benchmarks.report                   # paste the tables from benchmarks/figures
-    python -m benchmarks.report --all             # measure first: about 20 minutes of a quiet machine
+    python -m benchmarks.report --all             # measure first: some 25 minutes of a quiet machine
     python -m benchmarks.report --steps share small --prefix "nice -n -10"
 
 A step is one command of a minute or two, so that a machine others use can be asked for in between: ``--prefix`` puts
@@ -37,7 +37,7 @@ def _commands() -> dict[str, list[str]]:
             compare32.append(f"{one} --peers fastgmm --dtype float32 --rounds 5 --budget 0.4")
         if not slow:
             others.append(
-                f"{one} --peers pomegranate,tgmm,torchgmm,opencv,mlpack --iterations 2 --limit 20 --budget 0.3"
+                f"{one} --peers pomegranate,tgmm,torchgmm,opencv,mlpack --iterations 2 --limit 20 --budget 0.15"
             )
         share.append(f"share --cases {case.name}")
     others.append("compare --cases full-1e6-2-8,full-2e5-16-16 --peers gmmx --dtype float32 --budget 0.2 --limit 60")

@@ -40,7 +40,8 @@ def cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     if "seconds" not in row:
-        return "-" if "cannot" in row else "failed"
+        error = row.get("error", "")
+        return "-" if "cannot" in row else error if error.startswith("longer than") else "failed"
     mark = {True: "", None: " (own start)", False: " DIFFERENT"}[row.get("same", True)]
     few = "*" if len(row["times"]) < 3 else ""
     return f"{factor(row['ratio'])}{few}{mark}"
@@ -61,7 +62,7 @@ def compare(dtype: str) -> str:
         rows.append([SHAPES[name], digits(1e3 * ours["seconds"]), *(cell(found.get(p.name)) for p in peers)])
         for peer in peers:
             row = found.get(peer.name, {})
-            if "error" in row:
+            if cell(row) == "failed":
                 failed.append(f"- {peer.name}, {SHAPES[name]}: {row['error']}")
     text = table(["case: type, N, D, K", "fastgmm, ms", *(p.name for p in peers)], rows)
     about = dict(figures[cases[-1]]["where"])

@@ -278,6 +278,7 @@ def test_a_loss_and_few_rounds_show():
     row = {"seconds": 1.0, "ratio": 0.8, "times": {"0": 1.0}, "same": True}
     assert tables.cell(row) == "**0.8x***"
     assert tables.cell({"error": "died", "times": {}}) == "failed"
+    assert tables.cell({"error": "longer than 20 s", "times": {}}) == "longer than 20 s"
     assert tables.cell({"cannot": "no float64"}) == "-"
     assert tables.cell(None) == ""
 
