@@ -61,7 +61,7 @@ def compare(dtype: str) -> str:
         ours = found[OURS.name]
         rows.append([SHAPES[name], digits(1e3 * ours["seconds"]), *(cell(found.get(p.name)) for p in peers)])
         for peer in peers:
-            row = found.get(peer.name, {})
+            row = found.get(peer.name)
             if cell(row) == "failed":
                 failed.append(f"- {peer.name}, {SHAPES[name]}: {row['error']}")
     text = table(["case: type, N, D, K", "fastgmm, ms", *(p.name for p in peers)], rows)
