@@ -211,6 +211,9 @@ def test_dropped_models_are_whole(tmp_path):
         assert model.fit(X).means_.shape == (3, 2)
         assert np.isfinite(model.bic(X))
         assert model.mixture_.n_parameters == 17
+        theirs = model.to_sklearn()
+        assert theirs.n_components == 3
+        np.testing.assert_allclose(theirs.score_samples(X), model.score_samples(X), rtol=1e-9)
         assert model.partial_fit(X[:100]).means_.shape == (3, 2)
 
 

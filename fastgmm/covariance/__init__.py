@@ -36,6 +36,7 @@ __all__ = [
     "is_shared",
     "make_params",
     "maximize",
+    "maximize_but",
     "n_parameters",
     "place",
     "repair",
@@ -128,7 +129,11 @@ def maximize(stats: SufficientStatistics, previous: Params, reg_covar: Reference
     -----
     pi_k = n_k / sum_j n_j, mu_k = mean_k, Sigma_k = S_k / n_k + diag(reg_covar), constrained to the family.
     """
-    empty = empty_components(stats)
+    return maximize_but(empty_components(stats), stats, previous, reg_covar)
+
+
+def maximize_but(empty: Array | None, stats: SufficientStatistics, previous: Params, reg_covar: Reference) -> Params:
+    """`maximize` for those who have asked for the `empty_components` already, as EM has in every iteration."""
     means = stats.mean
     weights = previous.weights
     total = stats.weight.sum()

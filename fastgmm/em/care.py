@@ -96,12 +96,12 @@ class Care:
         self._floored: list[int] = []
         self._apart = not covariance.is_shared(params.covariance_type)
 
-    def after_m_step(self, params: Params, stats: SufficientStatistics, iteration: int, *, final: bool) -> Params:
-        """Look at the components without rows; `final` if no iteration follows."""
-        mask = covariance.empty_components(stats)
+    def after_m_step(
+        self, params: Params, stats: SufficientStatistics, mask: Array | None, iteration: int, *, final: bool
+    ) -> Params:
+        """Look at the components without rows, marked in `mask` (K,); `final` if no iteration follows."""
         if mask is None:
-            if self.empty:
-                self.empty = []
+            self.empty = []
             return params
         now = [int(k) for k in np.flatnonzero(mask)]
         why = {k: f"its rows weigh {stats.weight[k]:.3g} of {stats.total_weight:.6g} together" for k in now}

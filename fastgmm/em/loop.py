@@ -175,8 +175,10 @@ class _Loop:
             iteration += 1
             converged, final = abs(change) < tol, iteration == max_iter
             before, weight = self.keep(params), stats.weight
-            params = covariance.maximize(stats, params, self.reg_covar)
-            params = care.after_m_step(params, stats, iteration, final=final)
+            empty = covariance.empty_components(stats)
+            params = covariance.maximize_but(empty, stats, params, self.reg_covar)
+            if empty is not None or care.empty:
+                params = care.after_m_step(params, stats, empty, iteration, final=final)
             del stats  # its K D^2 numbers are not needed while the pass gathers the next
             params, stats = self.evaluate(params, iteration, last=converged or final, final=final)
             fall = log_likelihood - stats.log_likelihood

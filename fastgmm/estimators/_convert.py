@@ -25,6 +25,7 @@ def copy_to_sklearn(model: GaussianMixture) -> Any:
 
     params = {name: value for name, value in model.get_params().items() if name in Theirs().get_params()}
     params["covariance_type"] = model.mixture_.covariance_type
+    params["n_components"] = model.mixture_.n_components  # fewer than asked for where some were dropped
     if not (isinstance(params["init_params"], str) and params["init_params"] in METHODS):
         params["init_params"] = "kmeans"  # labels and functions are ours alone
     if isinstance(params["random_state"], np.random.Generator | np.random.SeedSequence | np.random.BitGenerator):
