@@ -102,7 +102,6 @@ def make_softmax(*, roots: bool) -> Any:
         bad = e.variable(e.index(0))
         parts = e.lanes // 8
         lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
-        half = e.constant(0.5)
 
         def finish(t: Value, fine: Value, largest: Value, total: Value) -> None:
             """From the sums of one vector of rows to their logs, scales and shares of `sums`."""
@@ -146,7 +145,7 @@ def make_softmax(*, roots: bool) -> Any:
                 for mask in live[1:]:
                     anywhere = e.builder.or_(anywhere, mask)
                 with e.when(e.any(anywhere)):
-                    raw = [e.exp(e.mul(value, half) if roots else value) for value in x]  # garbage where not live
+                    raw = [e.exp(value, half=roots) for value in x]  # garbage where not live
                     for value, mask, r in zip(values, live, raw, strict=True):
                         e.set(value, e.select(mask, r, e.zero()))
                 for value, place, total in zip(values, places, totals, strict=True):
