@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -158,7 +159,8 @@ class Worker:
         env = {**os.environ, **dict.fromkeys(counts, str(self.threads))}
         env["PYTHONPATH"] = str(HERE.parent) if not peer.steps else ""
         # -P: the other files of this folder must not stand in for modules of the same name
-        command = [str(peer.python), "-P", str(HERE / "worker.py"), peer.library, str(self.threads), str(memory)]
+        limits = [str(self.threads), str(memory), str(limit)]
+        command = [str(peer.python), "-P", str(HERE / "worker.py"), peer.library, *limits]
         self._process = subprocess.Popen(
             command,
             env=env,
@@ -189,7 +191,7 @@ class Worker:
         if line:
             return json.loads(line)
         status = self._process.wait()
-        if self._late:
+        if self._late or status == -getattr(signal, "SIGALRM", 0):
             return {"error": f"longer than {self.limit:.0f} s"}
         return {"error": f"the process ended with status {status}"}
 
