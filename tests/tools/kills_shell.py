@@ -87,14 +87,15 @@ def kill_until_done(
                     raise RuntimeError(error.decode())
                 return done, lost
         lost += newest(checkpoint) < before
-        assert not out.exists()
+        if out.exists():  # killed after its work, or it would not be there
+            return done, lost
 
 
 def main() -> int:
     """Print the report; status 1 if something was lost or differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=600_000)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
