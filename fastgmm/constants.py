@@ -20,6 +20,9 @@ PIVOT_TOLERANCE: Final = 10.0 * EPS
 """Times D: the smallest 1 - R^2 of a feature given the features before it that moments in float64 can resolve. A
 Cholesky pivot relatively below it is a rounding error with a sign, so the covariance counts as singular."""
 
+PIVOT_TOLERANCE_FLOAT32: Final = 4.0 * 2.0**-23
+"""The same, not times D, for moments that are summed in float32, a tile of rows at a time: so large is their noise."""
+
 RESOLUTION: Final = 4.0 * EPS
 """Times |mean|: a standard deviation at or below it is the rounding of the mean, not a spread of rows. It is how a
 component that sits on one row (or on copies of one row) looks when the data lie far from the origin."""

@@ -361,3 +361,16 @@ def test_collinear_columns_are_held_up_alike_in_both_precisions(factor):
         assert warned == {DegenerateComponentWarning}
         assert model.result_.collapsed == ()
         assert np.linalg.eigvalsh(model.mixture_.covariances)[0] == pytest.approx(1e-6, rel=0.05)
+
+
+def test_collinear_float32_rows_without_reg_covar_are_told_of_every_component():
+    """Moments summed in float32 give a flat direction a variance that is noise, of either sign and as good as any."""
+    data = X.copy()
+    data[:, 2] = 2.0 * X[:, 0] - X[:, 1]
+    for dtype in (np.float32, np.float64):
+        model, warned = fit(data.astype(dtype), "full", reg_covar=0.0)
+        assert DegenerateComponentWarning in warned
+        assert model.result_.collapsed == (0, 1, 2)
+        assert np.linalg.eigvalsh(model.mixture_.covariances)[:, 0].min() > 1e-6
+    with pytest.raises(SingularCovarianceError):
+        GaussianMixture(3, reg_covar=0.0, degenerate="raise", random_state=0).fit(data.astype(np.float32))

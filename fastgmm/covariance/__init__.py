@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, RESOLUTION, WEIGHT_SUM_ATOL
+from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, PIVOT_TOLERANCE_FLOAT32, RESOLUTION, WEIGHT_SUM_ATOL
 from fastgmm.covariance import components as _components
-from fastgmm.covariance.base import Family, Reference, feature_scales, floor_levels
+from fastgmm.covariance.base import Family, Reference, feature_scales, floor_levels, singular
 from fastgmm.covariance.diag import Diag
 from fastgmm.covariance.full import Full
 from fastgmm.covariance.spherical import Spherical
@@ -73,8 +74,15 @@ def n_parameters(covariance_type: str, n_components: int, n_features: int) -> in
     return n_components - 1 + n_components * n_features + covariances
 
 
-def density(params: Params) -> Density:
+def density(params: Params, dtype: npt.DTypeLike = np.float64) -> Density:
     """Prepare parameters for a data pass: inverse factors and normalising constants.
+
+    Parameters
+    ----------
+    params : Params
+    dtype : float64 or float32
+        Of the rows that the parameters were found from: what counts as noise in a covariance. Parameters from elsewhere
+        are what they are, so the default suits them.
 
     Raises
     ------
@@ -89,6 +97,8 @@ def density(params: Params) -> Density:
     fam = FAMILIES[params.covariance_type]
     n_components, n_features = params.means.shape
     factor, log_norm = fam.factorize(params.covariances, n_components, n_features)
+    if fam.factor == "chol" and dtype == np.float32:
+        _check_pivots(params, factor)
     weights = params.weights
     if weights.min() > 0.0:
         log_weights = np.log(weights)
@@ -97,6 +107,16 @@ def density(params: Params) -> Density:
     log_norm += log_weights
     log_norm -= 0.5 * n_features * LOG_2PI
     return Density(fam.factor, params.means, factor, log_norm, log_weights)
+
+
+def _check_pivots(params: Params, factor: Float64Array) -> None:
+    """Raise `SingularCovarianceError` where a pivot, relative to its variance, is no more than the noise of float32."""
+    diagonal, variances = (a.diagonal(0, 1, 2) for a in (factor, params.covariances))
+    noise = PIVOT_TOLERANCE_FLOAT32 * np.square(diagonal) * variances > 1.0
+    if noise.any():
+        component = int(noise.any(axis=1).argmax())
+        smallest = float(np.linalg.eigvalsh(params.covariances[component])[0])
+        raise singular(params.covariance_type, component, smallest)
 
 
 def empty_components(stats: SufficientStatistics) -> Array | None:

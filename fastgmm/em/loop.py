@@ -218,11 +218,14 @@ class _Loop:
         care = self.care
         params = care.before_pass(params, iteration, final=final)
         self.with_moments = not last or (care.restarted and not final)
-        try:
-            stats = self.accumulate(params, moments=self.with_moments)
-        except SingularCovarianceError as error:
-            params = care.after_failure(params, error, iteration, final=final)
-            self.with_moments = not last or (care.restarted and not final)
+        for _ in range(2 * params.n_components):  # a pass names one component at a time
+            try:
+                stats = self.accumulate(params, moments=self.with_moments)
+                break
+            except SingularCovarianceError as error:
+                params = care.after_failure(params, error, iteration, final=final)
+                self.with_moments = not last or (care.restarted and not final)
+        else:
             stats = self.accumulate(params, moments=self.with_moments)
         care.after_pass(iteration)
         return params, stats

@@ -67,7 +67,7 @@ def accumulate_here(rows: Rows, scatter: str, centre: Float64Array) -> Accumulat
     run = Accumulator(rows, scatter, centre=centre)
 
     def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
-        return run(covariance.density(params), moments=moments)
+        return run(covariance.density(params, rows.dtype), moments=moments)
 
     return accumulate
 
