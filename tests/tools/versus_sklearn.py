@@ -2,8 +2,8 @@
 
     python -m tests.tools.versus_sklearn      the table of docs/reliability.md; needs scikit-learn
 
-One start for both (three clusters, given weights, means and precisions), `tol=0`, ten iterations, so that the two differ
-in arithmetic only. The right covariances are those of the same rows moved to the origin, in float64.
+One start for both (three clusters, given weights, means and precisions), `tol=0` and ten iterations: the two differ in
+arithmetic only. The right covariances are those of the same rows moved to the origin, in float64.
 """
 
 import warnings
