@@ -46,6 +46,7 @@ SIDEWAYS = {
     ("mixture", "data"),  # a mixture takes whatever the estimators take
     ("em", "initialize"),
     ("selection", "estimators"),  # a search is many fits
+    ("cli", "dask"),
     ("cli", "datasets"),
     ("cli", "persist"),
     ("cli", "plotting"),

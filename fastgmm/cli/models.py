@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastgmm.checkpoint import Checkpoint
+from fastgmm.cli.distributed import fitting
 from fastgmm.cli.inputs import Data, read_data
 from fastgmm.cli.outputs import check_model_name, emit, opened
 from fastgmm.cli.pictures import check_picture, draw
 from fastgmm.cli.report import count, describe_mixture, describe_selection
-from fastgmm.cli.watch import watched
 from fastgmm.cli.wording import for_shell
 from fastgmm.data import as_rows
 from fastgmm.datasets import FAITHFUL_COLUMNS, load_faithful
@@ -33,19 +33,12 @@ def fit(args: argparse.Namespace) -> None:
     check_model_name(args.out)
     picture = check_picture(args.plot)
     with opened(args.out, args.plot, inputs=(args.data, args.weights)) as (model_file, picture_file):
-        data = _read(args)
+        data = _read(args, stream=None if args.dask is None else True)
         model = GaussianMixture(args.components, covariance_type=args.covariance, **_options(args))
-        start = time.perf_counter()
         rows = as_rows(data.x, data.weights)
-        with progress_bar(args.max_iter, rows=rows.n_rows) as bar:
-            model.fit(
-                watched(data.x, bar.within),
-                sample_weight=data.weights,
-                callback=bar,
-                checkpoint=_checkpoint(args),
-                resume=args.resume,
-                max_time=args.max_time,
-            )
+        with fitting(args.dask) as run, progress_bar(args.max_iter, rows=rows.n_rows) as bar:
+            start = time.perf_counter()
+            run(model, data, bar, checkpoint=_checkpoint(args), resume=args.resume, max_time=args.max_time)
         seconds = time.perf_counter() - start
         _name_features(model, data.names)
         candidate = describe(model, rows)
@@ -120,9 +113,11 @@ def demo(args: argparse.Namespace) -> None:
     emit(text, summary, as_json=args.json)
 
 
-def _read(args: argparse.Namespace) -> Data:
+def _read(args: argparse.Namespace, stream: bool | None = None) -> Data:
     """Read what the arguments of a command with weights name."""
-    return read_data(args.data, columns=args.columns, weights=args.weights, header=args.header, stream=args.stream)
+    return read_data(
+        args.data, columns=args.columns, weights=args.weights, header=args.header, stream=stream or args.stream
+    )
 
 
 def _checkpoint(args: argparse.Namespace) -> Checkpoint | None:

@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_fit(fit)
     _add_limits(fit)
+    _add_dask(fit)
     fit.add_argument("--out", metavar="MODEL", help="model file to write (.npz)")
     _add_plot(fit)
     _add_json(fit)
@@ -192,6 +193,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         help="go on with the fit in --checkpoint, or begin one if there is none: the result has the same bits",
+    )
+
+
+def _add_dask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dask",
+        metavar="WHERE",
+        help="fit on a Dask cluster: local:N for N processes here, or the address of a scheduler, tcp://host:8786",
     )
 
 

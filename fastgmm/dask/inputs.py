@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from itertools import pairwise
 from numbers import Real
 from typing import Any
 
@@ -10,9 +12,11 @@ import dask.array as da
 import numpy as np
 
 from fastgmm.covariance import family
+from fastgmm.dask import tasks
 from fastgmm.dask.cluster import Cluster
+from fastgmm.data import StreamRows, opened
 from fastgmm.data.arrays import to_float
-from fastgmm.errors import InvalidDataError, InvalidDataTypeError
+from fastgmm.errors import InvalidDataError, InvalidDataTypeError, InvalidParameterError
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.validation import check_integer
 
@@ -31,6 +35,10 @@ def lazy_rows(X: Any, dtype: Any = None) -> tuple[Any, tuple[str, ...] | None]:
         If it is no table of real numbers.
     """
     names = None
+    X = opened(X)
+    if isinstance(X, StreamRows):
+        x, _ = _read(X if dtype is None else X.with_dtype(dtype))
+        return x, X.names
     if isinstance(X, da.Array):
         x = X
     elif hasattr(X, "to_dask_array") and hasattr(X, "columns"):
@@ -63,6 +71,12 @@ def collect(X: Any, sample_weight: Any, dtype: Any, cluster: Cluster) -> tuple[A
     ------
     InvalidDataTypeError, InvalidDataError
     """
+    X = opened(X)
+    if isinstance(X, StreamRows) and X.weighted:
+        if sample_weight is not None:
+            msg = "sample_weight must be None for a source that was opened with weights: which of the two should count?"
+            raise InvalidParameterError(msg)
+        return *_read(X if dtype is None else X.with_dtype(dtype)), X.names
     x, names = lazy_rows(X, dtype)
     x = _with_lengths(x, cluster)
     if 0 in x.shape:
@@ -71,6 +85,32 @@ def collect(X: Any, sample_weight: Any, dtype: Any, cluster: Cluster) -> tuple[A
     if sample_weight is None:
         return x, None, names
     return x, _weights(sample_weight, x, cluster), names
+
+
+def _read(rows: StreamRows) -> tuple[Any, Any]:
+    """Describe the reading of a source, and of the weights in it, by the workers, each of which opens it itself."""
+    given = rows._given
+    if given is not None:
+        rows = rows.unweighted()
+    n_rows = rows.n_given
+    try:
+        source = dask.delayed(pickle.dumps(rows))
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        msg = f"X must be files that every worker can open, on storage they share; {rows!r} cannot be sent: {error}"
+        raise InvalidDataTypeError(msg) from error
+    size = max(CHUNK_BYTES // (rows.n_features * rows.dtype.itemsize), 1)
+    edges = [*range(0, n_rows, size), n_rows]
+    found, weights = [], []
+    for start, stop in pairwise(edges):
+        x = dask.delayed(tasks.read_x)(source, start, stop)
+        found.append(da.from_delayed(x, (stop - start, rows.n_features), rows.dtype))
+        if rows.weighted:
+            w = dask.delayed(tasks.read_weights)(source, start, stop)
+            weights.append(da.from_delayed(w, (stop - start,), np.float64))
+    x = da.concatenate(found)
+    if given is not None:
+        return x, da.from_array(np.asarray(given._values, np.float64), chunks=(x.chunks[0],))
+    return x, da.concatenate(weights) if weights else None
 
 
 def _weights(sample_weight: Any, x: Any, cluster: Cluster) -> Any:

@@ -35,7 +35,7 @@ def fit(
     ----------
     model : GaussianMixture
         Fitted in place, with its parameters.
-    X : dask.array.Array (N, D), dask dataframe, or rows from `fastgmm.open_rows` on storage that all workers reach
+    X : dask.array.Array (N, D), dask dataframe, or rows from `fastgmm.open_rows` (or a path) that all workers can open
         In chunks of any length. Lengths that are not known are counted once.
     sample_weight : array-like (N,), dask array or dask series, optional
         As in `GaussianMixture.fit`.

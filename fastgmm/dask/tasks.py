@@ -10,12 +10,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 
 import numpy as np
 
 from fastgmm import __version__
 from fastgmm.data.arrays import ArrayRows, to_float
+from fastgmm.data.ranges import read_range
 from fastgmm.kernels._cache import kernel_digest
 from fastgmm.kernels._jit import limited_threads
 from fastgmm.kernels.runner import Runner
@@ -44,6 +46,18 @@ def describe_worker() -> tuple[str, str]:
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def read_x(source: bytes, start: int, stop: int) -> FloatArray:
+    """Return a range of the rows of a pickled source."""
+    return read_range(pickle.loads(source), start, stop)[0]
+
+
+def read_weights(source: bytes, start: int, stop: int) -> Float64Array:
+    """Return the weights of a range of the rows of a pickled source."""
+    weights = read_range(pickle.loads(source), start, stop)[1]
+    assert weights is not None  # the caller knows that there are some
+    return weights
 
 
 def make_slab(parts: list[Array], weights: list[Array] | None, dtype: str, first: int, end: int) -> Slab:

@@ -1,0 +1,99 @@
+"""Files that the workers of a cluster read themselves, and the cluster that the shell starts."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastgmm.dask
+from fastgmm.cli import main
+from fastgmm.dask import inputs
+from fastgmm.data.ranges import read_range
+from fastgmm.errors import DataChangedError, InvalidDataTypeError, InvalidParameterError
+from tests.daskhelp import assert_same_bits, local, make_data, model
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+X, WEIGHT = make_data(20_011)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two Parquet files of uneven row groups with a column of weights, and one .npy file."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, rows, group in (("a", slice(0, 7_001), 999), ("b", slice(7_001, None), 5_000)):
+        columns = {f"x{j}": X[rows, j] for j in range(X.shape[1])}
+        pq.write_table(pa.table({**columns, "w": WEIGHT[rows]}), folder / f"{name}.parquet", row_group_size=group)
+    np.save(folder / "x.npy", X)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client():
+    with local(2) as one:
+        yield one
+
+
+def test_ranges_of_files(folder):
+    rows = fastgmm.open_rows(folder / "*.parquet", weights="w")
+    for start, stop in ((0, 5), (6_990, 7_010), (998, 1_000), (0, len(X)), (len(X) - 1, len(X))):
+        x, w = read_range(rows, start, stop)
+        np.testing.assert_array_equal(x, X[start:stop])
+        np.testing.assert_array_equal(w, WEIGHT[start:stop])
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("persist", [True, False])
+def test_workers_read_parquet_with_weights(folder, monkeypatch, persist):
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", 1 << 16)  # several tasks
+    here = model("full").fit(X, sample_weight=WEIGHT)
+    rows = fastgmm.open_rows(folder / "*.parquet", weights="w")
+    there = fastgmm.dask.fit(model("full"), rows, persist=persist)
+    assert_same_bits(there, here)
+    assert list(there.feature_names_in_) == ["x0", "x1", "x2"]
+    assert fastgmm.dask.score(there, rows) == here.score(X, sample_weight=WEIGHT)
+    labels = fastgmm.dask.predict(there, rows)
+    np.testing.assert_array_equal(labels.compute(), here.predict(X))
+    with pytest.raises(InvalidParameterError, match="opened with weights"):
+        fastgmm.dask.fit(model("full"), rows, sample_weight=WEIGHT)
+
+
+@pytest.mark.usefixtures("client")
+def test_workers_read_a_path(folder):
+    path = folder / "x.npy"
+    assert_same_bits(fastgmm.dask.fit(model("diag"), path), model("diag").fit(X))
+    rows = fastgmm.open_rows(path).with_weights(WEIGHT)
+    assert_same_bits(fastgmm.dask.fit(model("diag"), rows), model("diag").fit(X, sample_weight=WEIGHT))
+
+
+def test_rows_that_cannot_be_sent(client):
+    rows = fastgmm.open_rows(lambda: iter([X]))
+    with pytest.raises(InvalidDataTypeError, match="every worker can open"):
+        fastgmm.dask.fit(model("diag"), rows, client=client)
+
+
+def test_a_file_that_changes_is_noticed(client, tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    rows = fastgmm.open_rows(path)
+    assert rows.n_given == len(X)
+    np.save(path, X[:-1])
+    with pytest.raises(DataChangedError):
+        fastgmm.dask.fit(model("diag"), rows, client=client)
+
+
+def test_the_shell_starts_a_cluster(folder, tmp_path):
+    words = ["fit", str(folder / "x.npy"), "-k", "3", "--max-iter", "3", "--tol", "0"]
+    there, here = tmp_path / "there.npz", tmp_path / "here.npz"
+    command = [sys.executable, "-m", "fastgmm", *words, "--dask", "local:2", "--out", str(there)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert main([*words, "--no-stream", "--out", str(here)]) == 0
+    assert fastgmm.load(there).means_.tobytes() == fastgmm.load(here).means_.tobytes()
+
+
+def test_the_shell_says_what_it_expected(folder, capsys):
+    assert main(["fit", str(folder / "x.npy"), "-k", "3", "--dask", "two"]) == 1
+    assert "local:N or the address of a scheduler" in capsys.readouterr().err
