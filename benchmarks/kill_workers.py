@@ -1,0 +1,78 @@
+"""Kill a worker of a Dask cluster with SIGKILL at a random moment of a fit, again and again; compare the bits.
+
+    python benchmarks/kill_workers.py --kills 20
+
+Prints one JSON object: how many fits were killed, how many of them gave the bits of the fit in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import signal
+import threading
+import time
+import warnings
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+import fastgmm
+import fastgmm.dask
+
+
+def chunk(number: int) -> Any:
+    """Rows that any process makes the same."""
+    rng = np.random.default_rng(number)
+    return rng.normal(size=(100_003, 8)) + rng.integers(0, 5, (100_003, 1)) * 3.0
+
+
+def model() -> fastgmm.GaussianMixture:
+    """Ten iterations."""
+    return fastgmm.GaussianMixture(8, tol=0.0, max_iter=10, random_state=0, init_params="k-means++")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", fastgmm.ConvergenceWarning)
+    chance = random.Random(args.seed)
+    here = model().fit(np.concatenate([chunk(i) for i in range(6)]))
+    make = dask.delayed(chunk)
+    rows = da.concatenate([da.from_delayed(make(i), (100_003, 8), float) for i in range(6)])
+    same = killed = 0
+    moments = []
+    with (
+        LocalCluster(
+            n_workers=3, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        start = time.perf_counter()
+        fastgmm.dask.fit(model(), rows)
+        usual = time.perf_counter() - start
+        for _ in range(args.kills):
+            client.wait_for_workers(3, timeout=120)
+            victim = chance.choice(sorted(client.run(os.getpid, on_error="ignore").values()))
+            moment = chance.uniform(0.0, usual)
+            timer = threading.Timer(moment, os.kill, (victim, signal.SIGKILL))
+            timer.start()
+            there = fastgmm.dask.fit(model(), rows)
+            killed += not timer.is_alive()
+            timer.join()
+            moments.append(round(moment, 2))
+            same += there.means_.tobytes() == here.means_.tobytes() and there.lower_bounds_ == here.lower_bounds_
+    line = {"fits": args.kills, "killed_during_the_fit": killed, "same_bits": same, "usual_seconds": round(usual, 2)}
+    print(json.dumps({**line, "moments": moments}))
+
+
+if __name__ == "__main__":
+    main()
