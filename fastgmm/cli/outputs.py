@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -96,9 +96,9 @@ def write_columns(pieces: Iterable[Columns], out: BinaryIO | None, path: str | N
         writer = Collected() if out is None else WRITERS[result_format(path)](out, n_rows)
     except ImportError as error:
         raise InvalidDataError(str(error)) from error
-    for columns in pieces:
-        writer.write(columns)
-    writer.close()
+    with closing(writer):
+        for columns in pieces:
+            writer.write(columns)
 
 
 def print_columns(pieces: Iterable[Columns], *, as_json: bool, stream: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -46,7 +47,7 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what comes after the last row; the file stays open."""
+        """Write what comes after the last row, also after a failure; the file stays open."""
         ...
 
 
@@ -190,11 +191,9 @@ def write_results(out: Any, rows: Rows, compute: Compute, names: Sequence[str]) 
         If it cannot be written.
     """
     path = check_out(out, rows)
-    with replacing(path) as file:
-        writer = WRITERS[path.suffix.lower()](file, rows.n_rows)
+    with replacing(path) as file, closing(WRITERS[path.suffix.lower()](file, rows.n_rows)) as writer:
         for result in row_results(rows, compute, len(names)):
             writer.write(dict(zip(names, result.T if result.ndim == 2 else [result], strict=True)))
-        writer.close()
     return path
 
 

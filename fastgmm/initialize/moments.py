@@ -49,9 +49,14 @@ def by_responsibility(blocks: Iterable[RowBlock], responsibilities: Array, n_com
             yield k, x, np.ascontiguousarray(mine[:, k])
 
 
+def piece_rows(row_bytes: int, n_components: int) -> int:
+    """Return the rows of a piece. Blocks of a multiple of it give the same sums however many there are."""
+    return max(PIECE_BYTES // row_bytes, ROWS_PER_PIECE * n_components)
+
+
 def _pieces(blocks: Iterable[RowBlock], n_components: int) -> Iterator[RowBlock]:
     for first, x, weight in blocks:
-        size = max(PIECE_BYTES // (x.itemsize * x.shape[1]), ROWS_PER_PIECE * n_components)
+        size = piece_rows(x.itemsize * x.shape[1], n_components)
         for start in range(0, x.shape[0], size):
             stop = start + size
             yield RowBlock(first + start, x[start:stop], None if weight is None else weight[start:stop])

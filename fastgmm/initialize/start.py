@@ -20,7 +20,7 @@ from fastgmm.covariance import Family, Reference
 from fastgmm.data import ArrayRows, Rows
 from fastgmm.errors import InvalidParameterError
 from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_responsibilities
-from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, pieces
+from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, piece_rows, pieces
 from fastgmm.initialize.sample import RowSample
 from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
@@ -239,12 +239,13 @@ def _by_memberships(memberships: Array, start: Start, rows: Rows) -> SufficientS
         raise InvalidParameterError(msg)
     if kept is not None:
         memberships = memberships[kept]
+    blocks = rows.blocks(piece_rows(rows.n_features * rows.dtype.itemsize, n_components))
     if memberships.ndim == 1:
         n_rows: Array = np.bincount(memberships, minlength=n_components)
-        parts = by_label(rows.blocks(1), memberships, n_components)
+        parts = by_label(blocks, memberships, n_components)
     else:
         n_rows = memberships.sum(axis=0, dtype=np.float64)
-        parts = by_responsibility(rows.blocks(1), memberships, n_components)
+        parts = by_responsibility(blocks, memberships, n_components)
     if not n_rows.min() > 0.0:
         msg = (
             f"init_params: every component must have rows to start from; component {int(np.argmin(n_rows))} of "
