@@ -152,7 +152,7 @@ class ZarrPart(ChunkedPart):
             msg = f"{self._path} is not {self.what}: {first_sentence(error)}."
             raise InvalidDataError(msg) from error
         if not isinstance(node, zarr.Array):
-            arrays = {} if self._dataset else dict(node.arrays())
+            arrays = {} if self._dataset else dict(sorted(node.arrays()))
             node = self._choose(node, arrays)
         elif self._dataset is not None and self._dataset.strip("/"):
             msg = f"{self._path} is one array and has no array {self._dataset!r}; leave dataset out."
