@@ -160,17 +160,9 @@ def child(mutant: Mutant | None, tests: list[str]) -> int:
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    options = [
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:doctest",
-        "-o",
-        "addopts=",
-        "--hypothesis-profile=mutate",
-    ]
+    # Hypothesis was loaded before the fork, which this project's settings would make an error.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:doctest", "--hypothesis-profile=mutate"]
+    options += ["-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
         return int(pytest.main([*options, *tests]))
 
