@@ -21,6 +21,7 @@ from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._fit import FitCallback, fit_starts
 from fastgmm.estimators._fitted import out_of_float32
 from fastgmm.estimators._journal import Journal
+from fastgmm.estimators._memory import check_memory
 from fastgmm.estimators._report import (
     held_up,
     usable_reg_covar,
@@ -113,8 +114,11 @@ def run_fit(
     ------
     InvalidDataError, NonFiniteDataError, InvalidParameterError, SingularCovarianceError
         See `GaussianMixture.fit`.
+    MemoryError
+        If the system refuses the memory of the fit; nothing has been done then.
     """
     level = stacklevel + 1
+    check_memory(settings.family, settings.n_components, rows.n_features)
     dtype = rows.dtype
     single = warm is not None or start.deterministic
     with naming_bad_values(rows, weightable=True):
