@@ -20,7 +20,8 @@ TOP = Path(__file__).parents[2]
 LIMIT = 0.5  # seconds
 
 CHILD = """
-import sys, time, warnings
+import signal, sys, time, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started to ignore it
 warnings.simplefilter("ignore")
 import numpy as np
 from fastgmm import GaussianMixture
