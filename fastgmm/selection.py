@@ -182,7 +182,7 @@ def select_model(
     best: tuple[Candidate, GaussianMixture] | None = None
     for done, (k, name) in enumerate(pairs, start=1):
         model = GaussianMixture(**{**params, "n_components": k, "covariance_type": name})
-        candidate = _fit(model, X, rows, complaints)
+        candidate = _fit(model, X, sample_weight, rows, complaints)
         candidates.append(candidate)
         if not candidate.error and (best is None or _rank(candidate, criterion) < _rank(best[0], criterion)):
             best = candidate, model
@@ -196,14 +196,16 @@ def select_model(
     return SelectionResult(criterion, tuple(candidates), *best)
 
 
-def _fit(model: GaussianMixture, data: Any, rows: Rows, complaints: dict[str, type[Warning]]) -> Candidate:
+def _fit(
+    model: GaussianMixture, data: Any, sample_weight: Any, rows: Rows, complaints: dict[str, type[Warning]]
+) -> Candidate:
     """Fit one model and describe it; add to `complaints` what is to be said about the data, once for all models."""
     if model.n_components > rows.n_rows:
         return _failed(model, rows, f"more components than the {rows.n_rows} rows of X")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            model._fit(data, None, None, rows=rows)
+            model._fit(data, sample_weight, None, rows=rows)
     except SingularCovarianceError as error:
         return _failed(model, rows, str(error))
     for warning in caught:

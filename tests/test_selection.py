@@ -130,3 +130,12 @@ def test_bad_arguments(arguments, words):
     with pytest.raises(fastgmm.InvalidParameterError) as caught:
         select_model(X, **arguments)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_weights_of_float32_rows_that_are_read_again_as_float64():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(400, 2)) * 1e-15).astype(np.float32)
+    x[:200] += np.float32(1e-14)
+    weight = np.where(np.arange(400) < 200, 5.0, 1.0)
+    found = fastgmm.select_model(x, [2], ["full"], sample_weight=weight, random_state=0, reg_covar=0.0)
+    np.testing.assert_allclose(np.sort(found.best_model.weights_), [1 / 6, 5 / 6], rtol=1e-6)
