@@ -39,8 +39,8 @@ def restrict(threads: int, memory: float) -> None:
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     with contextlib.suppress(AttributeError, OSError):
-        # Under real-time priority threads that spin must still let each other, and who ends them, run. Even so a library
-        # with more threads than cores stalls: measure these on a quiet machine instead.
+        # Under real-time priority threads that spin must still let each other, and who ends them, run. Even so a
+        # library with more threads than cores stalls: measure these on a quiet machine instead.
         if os.sched_getscheduler(0) == os.SCHED_FIFO:
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_getparam(0))
     with contextlib.suppress(ImportError, ValueError, OSError):
