@@ -188,7 +188,11 @@ def test_two_processes_that_compile_at_once_leave_a_good_cache(tmp_path: Path) -
     for factor in ("2.0", "3.0"):
         env = {**os.environ, "FASTGMM_CACHE_DIR": str(cache), "PYTHONPATH": str(PACKAGE), "FACTOR": factor}
         # The constant is in the byte code of both, so the two have different kernels of the same names.
-        code = (script % factor).replace("+ 1.0", f"+ 1.0 * {factor}").replace("s = 0.0", f"s = 0.0 * {factor} * x[0]")
+        code = (
+            (script % factor)
+            .replace("+ 1.0", f"+ 1.0 * {factor}")
+            .replace("s = 0.0", f"s = {factor} - 0.0 * x[0] - {factor}")
+        )
         processes.append(subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True))
     outs = [p.communicate(timeout=300)[0].strip() for p in processes]
     assert outs == ["[2.0, 4.0, 6.0] 6.0 0 2 0", "[3.0, 6.0, 9.0] 9.0 0 2 0"]
