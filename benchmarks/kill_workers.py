@@ -2,7 +2,7 @@
 
     python benchmarks/kill_workers.py --kills 20
 
-Prints one JSON object: how many fits were killed, how many of them gave the bits of the fit in memory.
+Prints one JSON object a fit, and at the end how many fits were killed, and how many gave the bits of the fit in memory.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def main() -> None:
             killed += not timer.is_alive()
             timer.join()
             moments.append(round(moment, 2))
-            same += there.means_.tobytes() == here.means_.tobytes() and there.lower_bounds_ == here.lower_bounds_
+            equal = there.means_.tobytes() == here.means_.tobytes() and there.lower_bounds_ == here.lower_bounds_
+            same += equal
+            print(json.dumps({"killed_after": moments[-1], "same_bits": equal}), flush=True)
     line = {"fits": args.kills, "killed_during_the_fit": killed, "same_bits": same, "usual_seconds": round(usual, 2)}
     print(json.dumps({**line, "moments": moments}))
 
