@@ -9,6 +9,9 @@ W = L^-1, D features, and a row with x - mu = d, y = W d:
 - Inversion (section 14.2.1): |dW| <= gamma_D |W| |L| |W|.
 - The pass: W rounded, d rounded, D products and sums: |dy| <= gamma_(D+4) |W| |d|. Where a pass multiplies before it
   subtracts (tied: W (x - c) - W (mu - c) with the centre c) |d| is |x - c| + |mu - c|.
+- Near components (docs/numerics.md: all within `NEAR` deviations of the centre; not `full`): everything is about the
+  centre, so |d| is |x - c| + |mu - c| again, and y'y of tied and spherical ones is expanded, which costs
+  gamma_(D+3) (|W (x - c)| + |W (mu - c)|)^2.
 - y'y: gamma_(D+1). `exp` and `log`: the ulps that docs/numerics.md states. A sum of n terms: gamma_n of their sizes.
 
 Factorisations are float64; u of the pass is that of its rows.
@@ -23,6 +26,7 @@ from tests import reference
 
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 EXP_ULP, LOG_ULP = 1.5, 5.0  # docs/numerics.md
+NEAR = {"float64": 16.0, "float32": 4.0}  # docs/numerics.md
 CUT = np.exp(-40.0)  # a fit drops responsibilities below it times the component's weight
 
 
@@ -36,6 +40,7 @@ class Bounds(NamedTuple):
     log_responsibility: np.ndarray  # (N, K): relative error of a responsibility
     distance: np.ndarray  # (N, K, D): error of x - mu
     centre: np.ndarray  # (D,) weighted mean of the components
+    near: bool
 
 
 def density(x, parameters, joint, dtype):
@@ -45,6 +50,7 @@ def density(x, parameters, joint, dtype):
     n_components, d = parameters.means.shape
     centre = parameters.means[0] + parameters.weights @ (parameters.means - parameters.means[0])
     top = 0.0 if dtype == "float64" else _log_norms(parameters).max()  # subtracted while the pass is float32
+    near = is_near(parameters, centre, dtype)
     bound, distance = np.empty(joint.shape), np.empty((len(x), n_components, d))
     for k, (weight, mean, sigma) in enumerate(
         zip(parameters.weights, parameters.means, reference.dense(parameters), strict=True)
@@ -57,7 +63,7 @@ def density(x, parameters, joint, dtype):
         size = np.abs(dev)
         # A float32 pass subtracts the mean in two parts.
         distance[:, k] = v * size if dtype == "float64" else 2.0 * v * size + 2.0 * v * v * np.abs(mean)
-        if parameters.covariance_type == "tied":
+        if near or parameters.covariance_type == "tied":
             size = np.abs(x - centre) + np.abs(mean - centre)
             distance[:, k] += v * size
         a = np.abs(y @ inverse)
@@ -65,6 +71,8 @@ def density(x, parameters, joint, dtype):
         dy = gamma(d, u) * (np.abs(dev) @ (w @ low @ w).T)
         dy += gamma(d + 3, v) * (size @ w.T) + distance[:, k] @ w.T
         dq = backward + (2.0 * np.abs(y) * dy + dy * dy).sum(axis=1) + gamma(d + 1, v) * np.square(y).sum(axis=1)
+        if near and parameters.covariance_type != "diag":
+            dq += gamma(d + 3, v) * np.square(size @ w.T).sum(axis=1)
         d_log_det = 0.5 * gamma(d + 1, u) * np.trace(np.abs(inverse.T @ inverse) @ low @ low.T)
         terms = np.abs(np.log(np.diag(lower))).sum() + abs(np.log(weight)) + d
         log_norm = _log_norms(parameters)[k] - top
@@ -81,7 +89,16 @@ def density(x, parameters, joint, dtype):
     )
     log_density = shares + sums + logs
     relative = bound + v * np.abs(joint - largest[:, None]) + (shares + sums)[:, None] + gamma(2.0 * EXP_ULP + 4.0, v)
-    return Bounds(bound, log_density, relative, distance, centre)
+    return Bounds(bound, log_density, relative, distance, centre, near)
+
+
+def is_near(parameters, centre, dtype):
+    """Whether a pass takes the way for components that all lie near their common centre."""
+    if parameters.covariance_type == "full":
+        return False
+    lower = np.linalg.cholesky(reference.dense(parameters))
+    away = np.linalg.solve(lower, (parameters.means - centre)[:, :, None])
+    return bool(np.abs(away).max() <= NEAR[dtype])
 
 
 def _log_norms(parameters):
@@ -109,7 +126,7 @@ def m_step(x, parameters, r, sample_weight, bounds, dtype):
     lost = CUT * parameters.weights * w[:, None]  # what the cut takes, at most
     s0 = share.sum(axis=0)
     d0 = (share * relative + lost).sum(axis=0)
-    common = kind in ("tied", "spherical")
+    common = bounds.near or kind in ("tied", "spherical")
     about = np.broadcast_to(bounds.centre if common else parameters.means, parameters.means.shape)
     dev = x[:, None] - about  # (N, K, D)
     size = np.abs(dev)
@@ -140,9 +157,9 @@ def m_step(x, parameters, r, sample_weight, bounds, dtype):
         scatter = np.broadcast_to(total + between.sum(axis=0), (1, d, d))
         dense = reference.reduced_scatter(x, share, about + shift, "pooled")
         return MomentBounds(d0, mean, (scatter[0] + np.abs(dense) * (d0.sum() / s0.sum() + gamma(n, u))) / s0.sum())
-    own = x[:, None] - parameters.means
-    scatter = second(share, own, bounds.distance, relative) + second(lost, own, bounds.distance, 1.0)
-    if kind == "spherical":  # first moments about the centre, second ones about the means
+    own, own_slip = (dev, slip) if bounds.near else (x[:, None] - parameters.means, bounds.distance)
+    scatter = second(share, own, own_slip, relative) + second(lost, own, own_slip, 1.0)
+    if kind == "spherical" and not bounds.near:  # first moments about the centre, second ones about the means
         s1_own = np.einsum("nk,nki->ki", share, own)
         d1_own = d1 + d0[:, None] * np.abs(parameters.means - bounds.centre) + u * np.abs(s1)
         outer = np.abs(s1_own)[:, :, None] * (d1_own / s0[:, None])[:, None, :]

@@ -24,10 +24,14 @@ def test_e_step_and_m_step_are_within_the_derived_bounds(what, dtype):
 
 @pytest.mark.parametrize("dtype", ulps.DTYPES)
 def test_well_conditioned_log_densities_are_right_to_a_few_ulps(dtype):
-    """Bounds are worst cases; where nothing is hard the result must be close: 16 for the products and sums in |y|^2."""
+    """Bounds are worst cases; where nothing is hard the result must be close: 16 for the products and sums in |y|^2.
+
+    The other families expand squares about a common centre, which costs them up to the square of `rounding.NEAR`.
+    """
     for kind in reference.TYPES:
         for d in (1, 2, 3, 5):
-            assert ulps.measure(ulps.make_case(kind, d, "plain", dtype), dtype).ulps < 16.0
+            limit = 16.0 if kind == "full" else 16.0 * rounding.NEAR[dtype] ** 2
+            assert ulps.measure(ulps.make_case(kind, d, "plain", dtype), dtype).ulps < limit
 
 
 @pytest.mark.parametrize("kind", reference.TYPES)
