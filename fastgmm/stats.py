@@ -239,8 +239,8 @@ class SufficientStatistics:
         weight = self.weight + other.weight
         fraction = np.divide(other.weight, weight, out=np.zeros(weight.shape), where=weight > 0.0)
         # An empty side's mean is arbitrary, and so may be its distance: do not let it overflow or round.
-        both = (self.weight > 0.0) & (other.weight > 0.0)
-        delta = np.where(both[:, None], other.mean - self.mean, 0.0)
+        both = ((self.weight > 0.0) & (other.weight > 0.0))[:, None]
+        delta = np.subtract(other.mean, self.mean, out=np.zeros(self.mean.shape), where=both)
         mean = np.where(
             fraction[:, None] > 0.5,
             other.mean - (1.0 - fraction)[:, None] * delta,

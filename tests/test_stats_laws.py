@@ -168,3 +168,24 @@ def test_scale_factors_are_checked(factor):
 def test_unknown_kind_names_the_valid_ones():
     with pytest.raises(InvalidParameterError, match="'full', 'pooled', 'diag', 'trace'"):
         SufficientStatistics.zeros("banded", 1, 1)
+
+
+@pytest.mark.parametrize("kind", sorted(OUTER))
+@pytest.mark.parametrize("first", [True, False])
+def test_the_mean_of_an_empty_side_may_be_anything(kind, first):
+    """Not even its distance from the other side may overflow: 0 times infinity is not 0."""
+    full = statistics_of(np.array([[1.0], [3.0]]), np.ones((2, 1)), kind)
+    far = SufficientStatistics(
+        kind, np.zeros(1), np.array([[-1.7e308]]), np.zeros(full.scatter.shape), 0.0, 0.0, 0.0, 0
+    )
+    large = SufficientStatistics(
+        kind, full.weight, np.array([[1.7e308]]), full.scatter, 0.0, 0.0, full.total_weight, full.n_rows
+    )
+    both = large.merge(far) if first else far.merge(large)
+    np.testing.assert_array_equal(both.mean, large.mean)
+    np.testing.assert_array_equal(both.scatter, large.scatter)
+
+
+def test_counts_are_not_mixed_up():
+    stats = SufficientStatistics.zeros("diag", 2, 5)
+    assert (stats.n_components, stats.n_features, stats.n_rows) == (2, 5, 0)
