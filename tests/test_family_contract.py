@@ -409,3 +409,15 @@ def test_asymmetric_matrices_are_refused_and_tiny_asymmetry_is_not():
     with pytest.raises(InvalidParameterError, match="must be symmetric"):
         FAMILIES["full"].check(sigma, 1, 2)
     FAMILIES["full"].check(np.array([[[2.0, 0.5], [0.5 + 1e-12, 1.0]]]), 1, 2)
+
+
+def test_a_shared_covariance_has_no_component_in_messages():
+    tied = FAMILIES["tied"]
+    bad = np.array([[1.0, 2.0], [2.0, 1.0]])
+    with pytest.raises(
+        InvalidParameterError, match=r"^covariances of covariance_type='tied' must be positive definite"
+    ):
+        tied.check(bad, 3, 2)
+    with pytest.raises(SingularCovarianceError, match="the shared covariance") as caught:
+        tied.colorize(bad, 2, np.zeros((1, 2)))
+    assert caught.value.component is None
