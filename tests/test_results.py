@@ -152,7 +152,8 @@ for large in {large}:
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     """Data of 96 MB where the address space may grow by 64: (2 + 1) blocks of 1 MiB, the decoder, the results.
 
-    pyarrow's allocator takes memory in segments of 32 MiB, so one more of these may come at any moment, whatever is read.
+    pyarrow's allocator takes memory in segments of 32 MiB, so one more of these may come at any moment, whatever is
+    read.
     """
     monkeypatch.setattr(sources, "NAMES", tuple("abcdef"))
     large, small = tmp_path / "large", tmp_path / "small"
