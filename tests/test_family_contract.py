@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 
 from fastgmm import covariance
-from fastgmm.constants import LOG_2PI
+from fastgmm.constants import LOG_2PI, PIVOT_TOLERANCE
 from fastgmm.covariance import FAMILIES
-from fastgmm.covariance._triangular import inverse_cholesky
+from fastgmm.covariance._triangular import cholesky, inverse_cholesky, is_definite
 from fastgmm.density import KINDS
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.params import Params
@@ -421,3 +421,30 @@ def test_a_shared_covariance_has_no_component_in_messages():
     with pytest.raises(SingularCovarianceError, match="the shared covariance") as caught:
         tied.colorize(bad, 2, np.zeros((1, 2)))
     assert caught.value.component is None
+
+
+@pytest.mark.parametrize("d", [65, 130])
+def test_blocked_cholesky_is_backward_stable(d):
+    """|A - L L'| within (D + 1) u of the variances, as in Higham's theorem 10.3, however ill-conditioned A is."""
+    rng = np.random.default_rng(d)
+    q = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    sigma = (q * np.geomspace(1.0, 1e-11, d)) @ q.T
+    sigma = 0.5 * (sigma + sigma.T)
+    lower = cholesky("full", sigma[None])[0]
+    deviation = np.sqrt(np.diag(sigma))
+    error = np.abs(sigma - lower @ lower.T) / deviation[:, None] / deviation
+    assert error.max() <= (d + 1) * 2.0**-53
+
+
+def test_a_pivot_is_resolved_above_the_tolerance_times_the_number_of_features():
+    for d in (2, 8):
+        for share, fine in ((2.0, True), (0.5, False)):
+            rest = share * PIVOT_TOLERANCE * d
+            sigma = np.eye(d)
+            sigma[0, 1] = sigma[1, 0] = np.sqrt(1.0 - rest)
+            assert is_definite(sigma) == fine
+
+
+def test_the_floor_grows_until_it_suffices_and_keeps_covariances_between_features():
+    lifted, _ = FAMILIES["tied"].floor(np.array([[1.0, 3.0], [3.0, 1.0]]), np.ones(2))
+    np.testing.assert_allclose(lifted, [[11.0, 3.0], [3.0, 11.0]], rtol=1e-12)  # 1e-6, 1e-5, ... 1, 10
