@@ -199,6 +199,8 @@ class Worker:
         """End the worker."""
         try:
             self._process.communicate(json.dumps({"do": "quit"}) + "\n", timeout=20)
+        except BrokenPipeError:  # it has ended already, before it read an order
+            self._process.wait()
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
