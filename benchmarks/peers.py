@@ -7,6 +7,7 @@ library is told to do is in `adapters`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -213,4 +214,5 @@ class Worker:
             self.close()
         elif self._process.stdout and self._process.stdin:
             self._process.stdout.close()
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # an order that it never read
+                self._process.stdin.close()
