@@ -91,7 +91,7 @@ def accumulate_on(rows: DaskRows, scatter: str, centre: Float64Array | None = No
     run = passes.Accumulator(_Suspects(rows), scatter, centre=centre, runner=TaskRunner(rows))
 
     def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
-        return run(covariance.density(params), moments=moments)
+        return run(covariance.density(params, rows.dtype), moments=moments)
 
     return accumulate
 
