@@ -141,36 +141,53 @@ def whiten(
         triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
 
 
-def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
-    """Squared distances of a panel's rows from all components; ``use(component, v, d)`` takes one vector of them.
+def over_pairs(e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any) -> None:
+    """Sum over the features for every component and row of a panel; ``use(component, v, sum)`` takes one vector.
 
-    `means` (and `scales`, 1/std, for diagonal covariances) hold, for each block of q components (`row_blocks` of K),
-    the features in order, each as q numbers; for float32 the low parts of the means follow in an array of that shape.
+    ``term(where)`` reads the coefficients of a component and feature, at `where` of arrays that hold, for each block of
+    q components (`row_blocks` of K), the features in order, each as q numbers; it returns ``add(x, sum)``, the new sum.
     """
     width = V * e.lanes
-    low = e.times(n, k)
 
     def block(q: int, first: Value) -> None:
         base = e.times(first, n)
-        d = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
+        sums = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
         with e.loop(0, n) as j:
             x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
             at = e.add(base, e.times(j, q))
             for r in range(q):
-                where = e.add(at, r)
-                mean = e.broadcast(means, where)
-                rest = None if e.real == DOUBLE else e.broadcast(means, e.add(where, low))
-                scale = None if scales is None else e.broadcast(scales, where)
+                add = term(e.add(at, r))
                 for v in range(V):
-                    u = e.minus(x[v], mean)
-                    u = u if rest is None else e.minus(u, rest)
-                    u = u if scale is None else e.mul(u, scale)
-                    e.set(d[r][v], e.fma(u, u, e.get(d[r][v])))
+                    e.set(sums[r][v], add(x[v], e.get(sums[r][v])))
         for r in range(q):
             for v in range(V):
-                use(e.add(first, r), v, e.get(d[r][v]))
+                use(e.add(first, r), v, e.get(sums[r][v]))
 
     for_row_blocks(e, k, block)
+
+
+def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
+    """Squared distances of a panel's rows from all components; see `over_pairs`.
+
+    `scales` are 1/std, for diagonal covariances; for float32 the low parts of the means follow in an array of their
+    shape.
+    """
+    low = e.times(n, k)
+
+    def term(where: Value) -> Any:
+        mean = e.broadcast(means, where)
+        rest = None if e.real == DOUBLE else e.broadcast(means, e.add(where, low))
+        scale = None if scales is None else e.broadcast(scales, where)
+
+        def add(x: Value, total: Value) -> Value:
+            u = e.minus(x, mean)
+            u = u if rest is None else e.minus(u, rest)
+            u = u if scale is None else e.mul(u, scale)
+            return e.fma(u, u, total)
+
+        return add
+
+    over_pairs(e, panel, n, k, term, use)
 
 
 @micro

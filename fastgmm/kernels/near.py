@@ -8,7 +8,9 @@ with u and u^2, which all components share. `programs.py` says how near is near 
 
 from __future__ import annotations
 
-from fastgmm.kernels.micro import V, for_row_blocks
+from typing import Any
+
+from fastgmm.kernels.micro import V, over_pairs
 from fastgmm.kernels.simd import Emitter, Value, micro
 
 
@@ -42,27 +44,23 @@ def affine_density(
 ) -> None:
     """out[component, row] = log_norm - |scale * x_row + shift|^2 / 2; shift is -scale * mean."""
     width = V * e.lanes
+
+    def term(where: Value) -> Any:
+        scale, shift = e.broadcast(scales, where), e.broadcast(shifts, where)
+
+        def add(x: Value, total: Value) -> Value:
+            y = e.fma(x, scale, shift)
+            return e.fma(y, y, total)
+
+        return add
+
     with e.loop(0, count) as p:
-        panel = e.at(panels, e.times(p, e.times(n, width)))
 
-        def block(q: int, first: Value, p: Value = p, panel: Value = panel) -> None:
-            base = e.times(first, n)
-            d = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
-            with e.loop(0, n) as j:
-                x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
-                at = e.add(base, e.times(j, q))
-                for r in range(q):
-                    scale, shift = e.broadcast(scales, e.add(at, r)), e.broadcast(shifts, e.add(at, r))
-                    for v in range(V):
-                        y = e.fma(x[v], scale, shift)
-                        e.set(d[r][v], e.fma(y, y, e.get(d[r][v])))
-            for r in range(q):
-                c = e.add(first, r)
-                for v in range(V):
-                    value = e.fma(e.get(d[r][v]), e.constant(-0.5), e.broadcast(log_norm, c))
-                    e.store(value, out, e.add(e.times(c, stride), e.add(e.times(p, width), v * e.lanes)))
+        def use(c: Value, v: int, d: Value, p: Value = p) -> None:
+            value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, c))
+            e.store(value, out, e.add(e.times(c, stride), e.add(e.times(p, width), v * e.lanes)))
 
-        for_row_blocks(e, k, block)
+        over_pairs(e, e.at(panels, e.times(p, e.times(n, width))), n, k, term, use)
 
 
 @micro
@@ -84,29 +82,20 @@ def product_density(
     With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density.
     """
     width = V * e.lanes
+
+    def term(where: Value) -> Any:
+        mean = e.broadcast(means, where)
+        return lambda x, total: e.fma(x, mean, total)
+
     with e.loop(0, count) as p:
-        panel = e.at(panels, e.times(p, e.times(n, width)))
 
-        def block(q: int, first: Value, p: Value = p, panel: Value = panel) -> None:
-            base = e.times(first, n)
-            dot = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
-            with e.loop(0, n) as j:
-                x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
-                at = e.add(base, e.times(j, q))
-                for r in range(q):
-                    mean = e.broadcast(means, e.add(at, r))
-                    for v in range(V):
-                        e.set(dot[r][v], e.fma(x[v], mean, e.get(dot[r][v])))
-            for v in range(V):
-                row = e.add(e.times(p, width), v * e.lanes)
-                norm = e.load(norms, row)
-                for r in range(q):
-                    c = e.add(first, r)
-                    value = e.fma(norm, e.constant(-0.5), e.get(dot[r][v]))
-                    value = e.fma(value, e.broadcast(scales, c), e.broadcast(constants, c))
-                    e.store(value, out, e.add(e.times(c, stride), row))
+        def use(c: Value, v: int, dot: Value, p: Value = p) -> None:
+            row = e.add(e.times(p, width), v * e.lanes)
+            value = e.fma(e.load(norms, row), e.constant(-0.5), dot)
+            value = e.fma(value, e.broadcast(scales, c), e.broadcast(constants, c))
+            e.store(value, out, e.add(e.times(c, stride), row))
 
-        for_row_blocks(e, k, block)
+        over_pairs(e, e.at(panels, e.times(p, e.times(n, width))), n, k, term, use)
 
 
 @micro
