@@ -11,6 +11,7 @@ components make batches that are not like the whole; such data should be shuffle
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -89,6 +90,7 @@ def run_passes(
     reg_covar: Reference,
     reference_variance: Reference,
     floor: bool,
+    deadline: float | None = None,
 ) -> Params:
     """Improve parameters by mini-batch passes.
 
@@ -105,6 +107,8 @@ def run_passes(
     step_size : StepSize
     reg_covar, reference_variance, floor
         As in `fastgmm.online.settle`.
+    deadline : float or None
+        Value of `time.perf_counter`: the first batch that ends later is the last.
 
     Returns
     -------
@@ -115,12 +119,14 @@ def run_passes(
     if size >= rows.n_rows:
         return params
     memory: OnlineState | None = None
-    params, _ = sound(params, reference_variance, floor=floor)
+    params, _ = sound(params, reference_variance, floor=floor, dtype=rows.dtype)
     for _ in range(schedule.n_passes):
         for batch in batches(rows, size):
             if memory is None:
                 memory = recall(params, batch.total_weight, reg_covar)
             stats = accumulate(batch, scatter)(params)
             memory = absorb(memory, stats, stats.total_weight, step_size)
-            params, memory = settle(memory, params, reg_covar, reference_variance, floor=floor)
+            params, memory = settle(memory, params, reg_covar, reference_variance, floor=floor, dtype=rows.dtype)
+            if deadline is not None and time.perf_counter() >= deadline:
+                return params
     return params

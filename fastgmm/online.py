@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgmm import covariance
 from fastgmm.covariance import Reference
@@ -197,7 +198,13 @@ def absorb(memory: OnlineState | None, batch: SufficientStatistics, weight: floa
 
 
 def settle(
-    memory: OnlineState, previous: Params, reg_covar: Reference, reference_variance: Reference, *, floor: bool = True
+    memory: OnlineState,
+    previous: Params,
+    reg_covar: Reference,
+    reference_variance: Reference,
+    *,
+    floor: bool = True,
+    dtype: npt.DTypeLike = np.float64,
 ) -> tuple[Params, OnlineState]:
     """Take the M-step of online EM, whose result has a density.
 
@@ -208,7 +215,7 @@ def settle(
         What a component without rows keeps.
     reg_covar : float or ndarray (D,)
         Added to every variance.
-    reference_variance, floor
+    reference_variance, floor, dtype
         As in `sound`.
 
     Returns
@@ -224,12 +231,17 @@ def settle(
     """
     params = covariance.maximize(memory.stats, previous, reg_covar)
     empty = covariance.empty_components(memory.stats)
-    params, collapsed = sound(params, reference_variance, memory.collapsed, floor=floor)
+    params, collapsed = sound(params, reference_variance, memory.collapsed, floor=floor, dtype=dtype)
     return params, replace(memory, empty=() if empty is None else _where(empty), collapsed=collapsed)
 
 
 def sound(
-    params: Params, reference_variance: Reference, collapsed: tuple[int, ...] = (), *, floor: bool = True
+    params: Params,
+    reference_variance: Reference,
+    collapsed: tuple[int, ...] = (),
+    *,
+    floor: bool = True,
+    dtype: npt.DTypeLike = np.float64,
 ) -> tuple[Params, tuple[int, ...]]:
     """Return parameters that have a density, and the components that needed the variance floor for it.
 
@@ -242,6 +254,8 @@ def sound(
         Components that were on the floor before: they stay there until they have outgrown it.
     floor : bool
         Whether a collapsed component gets the variance floor or an exception.
+    dtype : float64 or float32
+        Of the rows, as in `fastgmm.covariance.density`: a pass over float32 rows refuses more.
 
     Raises
     ------
@@ -262,13 +276,15 @@ def sound(
             )
             raise SingularCovarianceError(msg, component=component, family=params.covariance_type, min_eig=0.0)
         params, repaired = covariance.repair(params, reference_variance, collapsed=mask)
-    try:
-        covariance.density(params)
-    except SingularCovarianceError as error:
-        if not floor:
-            raise
-        params, more = covariance.repair(params, reference_variance, error)
-        repaired = sorted({*repaired, *more})
+    for _ in range(2 * params.n_components):  # a failure names one component at a time
+        try:
+            covariance.density(params, dtype)
+            break
+        except SingularCovarianceError as error:
+            if not floor:
+                raise
+            params, more = covariance.repair(params, reference_variance, error)
+            repaired = sorted({*repaired, *more})
     return params, tuple(repaired)
 
 

@@ -7,7 +7,7 @@ from sklearn.base import clone
 import fastgmm
 from fastgmm import GaussianMixture, MiniBatch
 from fastgmm.data import ArrayRows, as_rows
-from fastgmm.errors import InvalidParameterError
+from fastgmm.errors import DegenerateComponentWarning, InvalidParameterError, SingularCovarianceError
 from fastgmm.minibatch import batches
 from fastgmm.typing import RowBlock
 
@@ -178,3 +178,29 @@ def test_a_source_of_rows_is_cut_at_the_batch_size():
     a, b = improved(as_rows(x)), improved(Cut(x))
     for name in ("weights", "means", "covariances"):
         assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
+
+
+def nearly_flat(n=3000):
+    """float32 rows in a plane but for 1e-5: of that, float32 keeps noise."""
+    x = np.random.default_rng(0).normal(size=(n, 4))
+    x[:, 3] = x[:, 0] + x[:, 1] + 1e-5 * x[:, 2]
+    return x.astype(np.float32)
+
+
+ON_FLOAT32 = {
+    "first passes": lambda model, x: model.set_params(first_passes=MiniBatch(2, 500)).fit(x),
+    "partial_fit": lambda model, x: model.partial_fit(x[:1000]).partial_fit(x[1000:2000]),
+    "partial_fit after float64": lambda model, x: model.partial_fit(x[:1000].astype(float)).partial_fit(x[1000:]),
+    "partial_fit after a fit of float64": lambda model, x: model.fit(x[:1000].astype(float)).partial_fit(x[1000:]),
+}
+
+
+@pytest.mark.parametrize("way", ON_FLOAT32)
+def test_covariances_that_are_noise_to_float32_rows_get_the_floor(way):
+    x = nearly_flat()
+    with pytest.warns(DegenerateComponentWarning, match="collapsed onto"):
+        model = ON_FLOAT32[way](GaussianMixture(2, reg_covar=0.0, random_state=0), x)
+    assert np.linalg.eigvalsh(model.covariances_).min() > 1e-7  # a part of the floor, which is 1e-6 of the variance
+    assert np.isfinite(model.score_samples(x)).all()
+    with pytest.raises(SingularCovarianceError):
+        ON_FLOAT32[way](GaussianMixture(2, reg_covar=0.0, random_state=0, degenerate="raise"), x)

@@ -94,7 +94,8 @@ def fit_em(
     watch : callable, optional
         Called with a `FitState` after the first pass and after each iteration, before the callback.
     deadline : float, optional
-        Value of `time.perf_counter`: the first iteration that ends later is the last.
+        Value of `time.perf_counter`: the first iteration that ends later is the last. One is always done, so that a fit
+        that is taken up again and again comes to its end.
 
     Returns
     -------
@@ -167,9 +168,9 @@ class _Loop:
         bound = _mean(log_likelihood, total)
         if watch is not None:
             watch(self.state(params, iteration, log_likelihood, change, initial, total, history))
-        started = clock()
+        started, begun = clock(), iteration
         while iteration < max_iter:
-            if deadline is not None and started >= deadline:
+            if deadline is not None and started >= deadline and iteration > begun:
                 status = FitStatus.MAX_TIME
                 break
             iteration += 1

@@ -80,7 +80,7 @@ def fit_starts(
     accumulate : callable
         As in `fit_em`.
     starts : iterator of Params
-        At least one; drawn one at a time.
+        At least one; drawn one at a time, and none after the deadline.
     settings : Settings
     reference_variance : ndarray (D,)
         Variance of the features.
@@ -93,7 +93,7 @@ def fit_starts(
     book : Book or None
         Told of every iteration, so that it can keep checkpoints; says where a fit that is resumed goes on.
     deadline : float or None
-        As in `fit_em`, for all starts together: none is begun later, but the first one is always evaluated.
+        As in `fit_em`, for all starts together: none is begun later, but every call has one.
 
     Raises
     ------
@@ -104,9 +104,8 @@ def fit_starts(
     records, best, state = list(recalled.records), recalled.best, recalled.state
     at = recalled.index
     failure: SingularCovarianceError | None = None
-    for params in starts if state is None else chain([state.params], starts):
-        if best is not None and deadline is not None and time.perf_counter() >= deadline:
-            break
+    todo = starts if state is None else chain([state.params], starts)
+    for params in _until(deadline, todo, enough=lambda: any(record.status for record in records)):
         result, record = None, None
         try:
             result = fit_em(
@@ -140,3 +139,17 @@ def fit_starts(
     if best is None:
         raise failure or SingularCovarianceError(records[-1].error, component=None, family="", min_eig=float("nan"))
     return best, tuple(records)
+
+
+def _until(deadline: float | None, starts: Iterator[Params], *, enough: Callable[[], bool]) -> Iterator[Params]:
+    """Yield starts until the deadline; at least one, and as long as there is not `enough`.
+
+    The clock is looked at before the next one is drawn: that may take as long as some iterations.
+    """
+    first = True
+    while first or deadline is None or time.perf_counter() < deadline or not enough():
+        params = next(starts, None)
+        if params is None:
+            return
+        first = False
+        yield params

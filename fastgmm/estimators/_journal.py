@@ -132,6 +132,7 @@ class Journal:
         # One value, replaced and never changed: Ctrl-C at any moment finds either the old one or the new one.
         self._now = snapshot
         self._begun = len(snapshot.records) + (snapshot.current is not None)  # starts drawn
+        self._drawn = snapshot.generator_now  # state of the generator after that
         self._index = len(snapshot.records)  # of the current start
         self._known = -1  # iteration of the resumed start that its first pass repeats
         self._written = snapshot if self._resumed else None
@@ -177,14 +178,15 @@ class Journal:
         for _ in range(self._begun, n_starts):
             params = next(starts)
             self._index, self._known = len(self._now.records), -1
-            self._now = replace(self._now, generator_now=pack_generator(rng))
+            # Not in `_now` before the start is, or a fit that is interrupted in between would draw another one.
+            self._drawn = pack_generator(rng)
             yield params
 
     def watch(self, state: FitState) -> None:
         """Take note of an iteration; write a checkpoint if it is time."""
         if state.iteration == self._known:
             return  # the pass that a resumed fit repeats
-        self._now = replace(self._now, current=state)
+        self._now = replace(self._now, current=state, generator_now=self._drawn)
         every = self._options.every_iterations
         due = every is not None and state.iteration % every == 0
         if due or time.perf_counter() >= self._next:
@@ -199,7 +201,7 @@ class Journal:
             assert now.current is not None  # every fit that ends has been watched
             best = Best(index, result.status, result.log_map, now.current)
         records = (*now.records[:index], record, *now.records[index:])
-        self._now = replace(now, records=records, best=best, current=None)
+        self._now = replace(now, records=records, best=best, current=None, generator_now=self._drawn)
 
     def __enter__(self) -> Self:
         return self

@@ -79,9 +79,9 @@ def begin(
         warn_about_data(sample, rows.n_rows, settings, names, stacklevel=stacklevel + 1)
         params = starting_params(start, rows, sample, rng, reg_covar=reg_covar, data=data)
         floor = settings.degenerate != "raise"
-        params, _ = sound(params, sample.variance, floor=floor)
+        params, _ = sound(params, sample.variance, floor=floor, dtype=rows.dtype)
         state = _absorb(None, rows, params, settings, engine, sample.origin)
-    params, state = settle(state, params, reg_covar, sample.variance, floor=floor)
+    params, state = settle(state, params, reg_covar, sample.variance, floor=floor, dtype=rows.dtype)
     _warn(state, None, stacklevel=stacklevel + 1)
     return OnlineOutcome(Mixture.from_params(params), dtype, state)
 
@@ -111,11 +111,14 @@ def go_on(rows: Rows, settings: Settings, model: FittedMixture, *, engine: Engin
         past = rows.total_weight / rows.weight_scale if result is None else result.total_weight
         spread = feature_variance(recall(params, 1.0, 0.0).stats)
         memory = recall(params, past, added_variance(settings, spread))
+    floor = settings.degenerate != "raise"
     with naming_bad_values(rows, weightable=True):
+        if rows.dtype == np.float32:  # what other rows have led to may be mere noise to these
+            params, _ = sound(params, feature_variance(memory.stats), floor=floor, dtype=rows.dtype)
         state = _absorb(memory, rows, params, settings, engine, params.weights @ params.means)
     variance = feature_variance(state.stats)
     reg_covar = added_variance(settings, variance)
-    params, state = settle(state, params, reg_covar, variance, floor=settings.degenerate != "raise")
+    params, state = settle(state, params, reg_covar, variance, floor=floor, dtype=rows.dtype)
     _warn(state, before, stacklevel=stacklevel + 1)
     dtype = np.promote_types(model._dtype, rows.dtype)
     return OnlineOutcome(Mixture.from_params(params), dtype, state)

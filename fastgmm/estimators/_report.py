@@ -206,7 +206,7 @@ def warn_about_flat(
 def warn_about_result(result: FitResult, settings: Settings, n_starts: tuple[int, int], *, stacklevel: int) -> None:
     """Warn if the best fit did not converge, if time was too short, or if components died or collapsed.
 
-    `n_starts` are the starts made and wanted.
+    `n_starts` are the starts that came to their end, and those wanted.
     """
     if result.status is FitStatus.MAX_ITER and settings.max_iter > 0:
         msg = (
@@ -216,7 +216,7 @@ def warn_about_result(result: FitResult, settings: Settings, n_starts: tuple[int
         warnings.warn(msg, known_class("ConvergenceWarning"), stacklevel=stacklevel + 1)
     elif result.status is FitStatus.MAX_TIME:
         warnings.warn(result.status.value, known_class("ConvergenceWarning"), stacklevel=stacklevel + 1)
-    elif n_starts[0] < n_starts[1]:
+    if result.status is not FitStatus.MAX_TIME and n_starts[0] < n_starts[1]:
         msg = (
             f"max_time was over after {n_starts[0]} of n_init={n_starts[1]} starts; the best of these is kept. Give "
             "the fit more time or fewer starts"

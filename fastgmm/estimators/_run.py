@@ -100,7 +100,8 @@ def run_fit(
     callback : callable or None
         As in `fit_em`.
     deadline : float or None
-        As in `fit_starts`.
+        As in `fit_starts`. Starts are cut short by it, too, but where there is a journal: a fit that goes on must have
+        begun where one that never stopped would have.
     journal : Journal or None
         Keeps checkpoints; `rng` is then its generator.
     stacklevel : int
@@ -132,7 +133,17 @@ def run_fit(
         if journal is not None:
             single = journal.meet(rows, sample, settings, single=single)
         n_starts = 1 if single else settings.n_init
-        starts = _starts(rows, settings, start, sample, rng, engine=engine, data=data, warm=warm)
+        starts = _starts(
+            rows,
+            settings,
+            start,
+            sample,
+            rng,
+            engine=engine,
+            data=data,
+            warm=warm,
+            deadline=deadline if journal is None else None,
+        )
         with _progress(settings, rows.n_rows) as bar, nullcontext() if journal is None else journal:
             result, records = fit_starts(
                 engine.accumulate(rows, settings.family.scatter, sample.origin),
@@ -147,8 +158,9 @@ def run_fit(
             )
     mixture = Mixture.from_params(result.params)
     flat = held_up(mixture, settings, sample)
-    stopped = result.status is FitStatus.CALLBACK_STOPPED
-    made = n_starts if stopped else len(records)
+    endings = [record.status for record in records]
+    stopped = FitStatus.CALLBACK_STOPPED in endings
+    made = n_starts if stopped else len(records) - endings.count(FitStatus.MAX_TIME)
     warn_about_result(result, settings, (made, n_starts), stacklevel=level)
     if flat and not said:
         warn_about_flat(mixture, flat, sample, settings, names, stacklevel=level)
@@ -165,13 +177,14 @@ def _starts(
     engine: Engine,
     data: Any,
     warm: Params | None,
+    deadline: float | None,
 ) -> Iterator[Params]:
     """Yield the parameters to start from, one set at a time, for ever."""
     while True:
         if warm is not None:
             yield warm
             continue
-        params = starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data)
+        params = starting_params(start, rows, sample, rng, reg_covar=settings.reg_covar, data=data, deadline=deadline)
         if settings.first_passes is not None:
             params = run_passes(
                 rows,
@@ -183,6 +196,7 @@ def _starts(
                 reg_covar=settings.reg_covar,
                 reference_variance=sample.variance,
                 floor=settings.degenerate != "raise",
+                deadline=deadline,
             )
         yield params
 

@@ -216,7 +216,8 @@ class GaussianMixture(FittedMixture):
         resume : bool, default False
             Go on with the fit of `checkpoint`, to the bits of one that never stopped, or begin one if there is none.
         max_time : float, optional
-            Seconds for this call. The fit ends after the first iteration that passes them and keeps what it reached.
+            Seconds for this call. The fit ends after the first iteration that passes them, one iteration at least, and
+            keeps what it reached.
 
         Returns
         -------

@@ -7,6 +7,7 @@ and covariance. Methods work on the centred and scaled sample and know nothing o
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -35,12 +36,16 @@ RANDOM_ROWS = 2048
 RANDOM_ROWS_PER_COMPONENT = 8
 
 
-def kmeans(sample: RowSample, n_components: int, rng: np.random.Generator) -> Float64Array:
+def kmeans(
+    sample: RowSample, n_components: int, rng: np.random.Generator, deadline: float | None = None
+) -> Float64Array:
     """Return k-means centers (K, D): Lloyd's iterations from k-means++ seeds."""
-    centers = sample.z[plus_plus(sample, n_components, rng)].astype(np.float64)
+    centers = seeds(sample, n_components, rng, deadline)
     rows = ArrayRows(sample.z, sample.weight)
     tol = LLOYD_TOL * float(sample.variance.mean()) / sample.unit**2
     for _ in range(LLOYD_ITERATIONS):
+        if deadline is not None and time.perf_counter() >= deadline:
+            break
         _, means, _ = passes.assign(rows, centers)
         moved = means - centers
         centers = means
@@ -49,21 +54,30 @@ def kmeans(sample: RowSample, n_components: int, rng: np.random.Generator) -> Fl
     return centers
 
 
-def seeds(sample: RowSample, n_components: int, rng: np.random.Generator) -> Float64Array:
+def seeds(
+    sample: RowSample, n_components: int, rng: np.random.Generator, deadline: float | None = None
+) -> Float64Array:
     """Return K rows far apart, (K, D): k-means++ seeds."""
-    return sample.z[plus_plus(sample, n_components, rng)].astype(np.float64)
+    return sample.z[plus_plus(sample, n_components, rng, deadline)].astype(np.float64)
 
 
-def random_rows(sample: RowSample, n_components: int, rng: np.random.Generator) -> Float64Array:
+def random_rows(
+    sample: RowSample,
+    n_components: int,
+    rng: np.random.Generator,
+    deadline: float | None = None,  # noqa: ARG001 - one signature for all; this one is quick
+) -> Float64Array:
     """Return K different rows drawn at random in proportion to their weights, (K, D)."""
     return sample.z[_draw(sample, n_components, rng)].astype(np.float64)
 
 
-CENTERS: dict[str, Callable[[RowSample, int, np.random.Generator], Float64Array]] = {
+CENTERS: dict[str, Callable[[RowSample, int, np.random.Generator, float | None], Float64Array]] = {
     "kmeans": kmeans,
     "k-means++": seeds,
     "random_from_data": random_rows,
 }
+"""Functions of the sample, K, the random generator and a value of `time.perf_counter` or None: when that is over, what
+is left to do is done in a simpler way."""
 
 METHODS: tuple[str, ...] = (*CENTERS, "random")
 """Valid names of ``init_params``."""
@@ -90,13 +104,22 @@ def _draw(sample: RowSample, size: int, rng: np.random.Generator) -> IntArray:
     n = sample.z.shape[0]
     if sample.weight is None:
         return rng.choice(n, size, replace=False)
-    # The largest of log(u)/w (Efraimidis and Spirakis): draws without replacement even where weights span 600 decades.
+    return _largest_keys(sample.weight, size, rng)
+
+
+def _largest_keys(weight: Array, size: int, rng: np.random.Generator) -> IntArray:
+    """Draw `size` different rows in proportion to `weight` (n,), those of weight 0 last.
+
+    The largest of log(u)/w (Efraimidis and Spirakis): draws without replacement even where weights span 600 decades.
+    """
     with np.errstate(divide="ignore", over="ignore"):
-        keys = np.log(rng.random(n)) / sample.weight
+        keys = np.log(rng.random(weight.shape[0])) / weight
     return np.argsort(-keys, kind="stable")[:size].astype(np.int64)
 
 
-def plus_plus(sample: RowSample, n_components: int, rng: np.random.Generator) -> IntArray:
+def plus_plus(
+    sample: RowSample, n_components: int, rng: np.random.Generator, deadline: float | None = None
+) -> IntArray:
     """Choose K rows, each far from those before it.
 
     Parameters
@@ -106,6 +129,8 @@ def plus_plus(sample: RowSample, n_components: int, rng: np.random.Generator) ->
     n_components : int
         K.
     rng : numpy.random.Generator
+    deadline : float or None
+        Value of `time.perf_counter` from which on all other rows are drawn at once, as the next one would be.
 
     Returns
     -------
@@ -139,6 +164,9 @@ def plus_plus(sample: RowSample, n_components: int, rng: np.random.Generator) ->
         if not score.max() > 0.0:
             # Fewer distinct rows than components: the others start on top of these.
             chosen[k:] = _by_mass(mass, rng.random(n_components - k))
+            break
+        if deadline is not None and time.perf_counter() >= deadline:
+            chosen[k:] = _largest_keys(score, n_components - k, rng)
             break
         best = math.inf
         candidates = _by_mass(score, rng.random(n_trials))

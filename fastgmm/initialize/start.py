@@ -136,6 +136,7 @@ def starting_params(
     *,
     reg_covar: Reference,
     data: Any,
+    deadline: float | None = None,
 ) -> Params:
     """Make the parameters of one start.
 
@@ -151,6 +152,8 @@ def starting_params(
         Added to the variances, as in the M-step.
     data : object
         The user's X, for a callable.
+    deadline : float or None
+        Value of `time.perf_counter` from which on a simpler start will do; see `fastgmm.initialize.methods.CENTERS`.
 
     Returns
     -------
@@ -172,7 +175,7 @@ def starting_params(
     if start.means is not None and isinstance(method, str):
         params = _around_means(start, sample, reg_covar)
     elif isinstance(method, str):
-        params = _by_method(method, start, sample, rng, reg_covar)
+        params = _by_method(method, start, sample, rng, reg_covar, deadline)
     else:
         if callable(method):
             made = method(data, n_components, rng)
@@ -184,7 +187,14 @@ def starting_params(
     return _replace(params, start)
 
 
-def _by_method(method: str, start: Start, sample: RowSample, rng: np.random.Generator, reg_covar: Reference) -> Params:
+def _by_method(
+    method: str,
+    start: Start,
+    sample: RowSample,
+    rng: np.random.Generator,
+    reg_covar: Reference,
+    deadline: float | None,
+) -> Params:
     """Start by one of `METHODS`."""
     n_components, family = start.n_components, start.family
     choose = CENTERS.get(method)
@@ -194,7 +204,7 @@ def _by_method(method: str, start: Start, sample: RowSample, rng: np.random.Gene
         parts = by_responsibility(blocks, responsibilities, n_components)
         stats = collect(parts, n_components, part.z.shape[1], family)
         return _params(_unscaled(stats, sample), family, reg_covar)
-    centers = choose(sample, n_components, rng)
+    centers = choose(sample, n_components, rng, deadline)
     stats = _partition(nearest(sample, centers), sample, start)
     params = _params(stats, family, reg_covar)
     if method == "kmeans":
