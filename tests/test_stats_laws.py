@@ -1,12 +1,14 @@
 """The algebra of sufficient statistics, against direct sums over the rows."""
 
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastgmm import stats
 from fastgmm.errors import IncompatibleStatisticsError, InvalidParameterError
 from fastgmm.stats import OUTER, SufficientStatistics, scatter_shape
 from tests import reference, strategies
@@ -131,6 +133,31 @@ def test_large_arrays_take_the_same_values(kind):
     x, r = rng.normal(size=(50, 120)), rng.dirichlet(np.ones(6), size=50)
     whole = statistics_of(x[:25], r[:25], kind, x[:6]).merge(statistics_of(x[25:], r[25:], kind, x[6:12]))
     assert_equal(whole, x, r, np.ones(50), kind)
+
+
+@pytest.mark.parametrize("kind", OUTER)
+@pytest.mark.parametrize("size", [0, 1 << 40])
+def test_component_by_component_or_all_at_once_is_the_same(monkeypatch, kind, size):
+    rng = np.random.default_rng(3)
+    x, r = rng.normal(size=(40, 4)), rng.dirichlet(np.ones(3), size=40)
+    monkeypatch.setattr(stats, "_LOOP_FROM", size)
+    whole = statistics_of(x[:9], r[:9], kind, x[:3]).merge(statistics_of(x[9:], r[9:], kind, x[3:6]))
+    assert_equal(whole, x, r, np.ones(40), kind)
+
+
+def test_large_scatter_is_changed_without_a_copy_of_it():
+    c, d = np.ones(17), np.ones((17, 64))
+    scatter = np.zeros((17, 64, 64))
+    assert scatter.size > 1 << 16
+    stats._subtract_outer("full", scatter, c, d)  # what the first call alone allocates
+    tracemalloc.start()
+    try:
+        stats._subtract_outer("full", scatter, c, d)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.3 * scatter.nbytes
+    np.testing.assert_array_equal(scatter, -2.0)
 
 
 @pytest.mark.parametrize("kind", OUTER)

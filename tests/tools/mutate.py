@@ -1,222 +1,207 @@
-"""Mutation testing: change one operator, comparison or constant of a module at a time; do its tests notice?
+"""Mutation testing: change one operator, comparison, constant or name of a module at a time; do its tests notice?
 
-    python -m tests.tools.mutate stats            every mutant of fastgmm/stats.py against tests/test_stats_laws.py
+    python -m tests.tools.mutate stats            every mutant of fastgmm/stats.py
     python -m tests.tools.mutate families --every 3
-    python -m tests.tools.mutate em
+    python -m tests.tools.mutate em --only care
 
-A mutant lives in a forked child that imports the changed source instead of the file and runs the focused tests up to
-the first failure. It is killed by a failing test, an error on import, or the time limit (an endless loop). Survivors
-are listed with line and change; docs/reliability.md explains those that are left.
+The tests are collected once and run once, to see which lines each of them runs and how long it takes. Every mutant then
+lives in a forked child, which runs the tests that reach the changed line, the quickest first, up to the first failure.
+A mutant is caught by a failing test, an error where its module is loaded, or a limit of time (an endless loop): ten
+seconds of the processor and five times what its tests take. Those that no test notices are listed with line and
+change; docs/reliability.md explains those that are left. Hypothesis tries 20 examples at most and shrinks nothing.
 """
 
 import argparse
-import ast
 import contextlib
-import copy
-import importlib.abc
-import importlib.machinery
 import os
+import pickle
+import resource
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+# Before NumPy is loaded: children that each start a pool of threads for matrices of 3 x 3 only wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import coverage
 import hypothesis
-import hypothesis.extra.numpy
-import numpy as np  # noqa: F401 - loaded once, before the forks
 import pytest
-import scipy.linalg
-import scipy.stats  # noqa: F401
+from _pytest.runner import runtestprotocol
+
+from tests.tools.mutants import Mutant, mutants, take_effect
 
 TOP = Path(__file__).parents[2]
 
 TARGETS = {
     "stats": (["fastgmm/stats.py"], ["tests/test_stats_laws.py"]),
     "families": (
-        [f"fastgmm/covariance/{name}.py" for name in ("full", "tied", "diag", "spherical", "_triangular", "base")],
-        ["tests/test_family_contract.py"],
+        [
+            f"fastgmm/covariance/{name}.py"
+            for name in ("full", "tied", "diag", "spherical", "_triangular", "base", "components", "__init__")
+        ],
+        ["tests/test_family_contract.py", "tests/test_em.py"],
     ),
     "em": (
-        ["fastgmm/em/loop.py", "fastgmm/em/care.py"],
+        [f"fastgmm/em/{name}.py" for name in ("loop", "care", "account", "packing")],
         ["tests/test_em.py", "tests/test_monotone.py", "tests/test_degenerate_policies.py"],
     ),
 }
-SECONDS = 120
-SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.BitOr: ast.BitAnd,
-    ast.BitAnd: ast.BitOr,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-}
+EXAMPLES = 20
+SECONDS = 900
+"""Until a child that does not use the processor either is given up."""
 
 
-class Mutant(NamedTuple):
-    path: Path
-    line: int
-    what: str
-    tree: ast.Module
+class Map:
+    """Which tests run which lines, and how long each takes."""
+
+    def __init__(self, items: list[pytest.Item], files: list[str]) -> None:
+        """Run all tests once, in a child, so that this process stays as it is."""
+        self.items = {item.nodeid: item for item in items}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "map"
+            if wait_for(fork(lambda: self._record(files, path))) != 0:
+                sys.exit("the tests fail without a mutant")
+            self.seconds, self.lines = pickle.loads(path.read_bytes())  # its own
+
+    def _record(self, files: list[str], path: Path) -> int:
+        tracer = coverage.Coverage(data_file=None, include=[str(TOP / file) for file in files], config_file=False)
+        seconds: dict[str, float] = {}
+        tracer.start()
+        for name, item in self.items.items():
+            tracer.switch_context(name)
+            started = time.process_time()
+            if not passes(item):
+                print(f"{name} fails", file=sys.stderr)
+                return 1
+            seconds[name] = time.process_time() - started
+        tracer.stop()
+        data = tracer.get_data()
+        path.write_bytes(pickle.dumps((seconds, {str(f): data.contexts_by_lineno(f) for f in data.measured_files()})))
+        return 0
+
+    def reaching(self, mutant: Mutant) -> list[str]:
+        """Tests that may notice, the quickest first."""
+        lines = self.lines.get(str(mutant.path), {})
+        names = {name for line in (mutant.lines or lines) for name in lines.get(line, ()) if name}
+        return sorted(names, key=lambda name: self.seconds[name])
 
 
-def sites(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that may be changed, in order of the source; no annotations and no messages."""
-    for name, child in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "type_comment"):
-            continue
-        for item in child if isinstance(child, list) else [child]:
-            if isinstance(item, ast.JoinedStr) or not isinstance(item, ast.AST):
-                continue
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == "Reference":
-                continue
-            yield item
-            yield from sites(item)
+def passes(item: pytest.Item) -> bool:
+    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def changes(node: ast.AST) -> Iterator[tuple[str, object, object]]:
-    """(field, value before, value after) of each change of a node."""
-    if isinstance(node, ast.Compare):
-        for i, op in enumerate(node.ops):
-            if type(op) in SWAPS:
-                yield "ops", op, [*node.ops[:i], SWAPS[type(op)](), *node.ops[i + 1 :]]
-    elif isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in SWAPS:
-        yield "op", node.op, SWAPS[type(node.op)]()
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
-        yield "op", node.op, ast.UAdd() if isinstance(node.op, ast.USub) else None
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield "value", node.value, not node.value
-    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        yield "value", node.value, node.value + 1
-
-
-def mutants(path: Path) -> Iterator[Mutant]:
-    """All mutants of a file."""
-    source = ast.parse(path.read_text(encoding="utf-8"))
-    for index, node in enumerate(sites(source)):
-        for number, (field, before, _) in enumerate(changes(node)):
-            tree = copy.deepcopy(source)
-            place = list(sites(tree))[index]
-            _, _, after = list(changes(place))[number]
-            if after is None:  # drop the operator
-                place.op, place.operand = ast.UAdd(), place.operand  # type: ignore[attr-defined]
-                if isinstance(before, ast.Not):
-                    place.op = ast.Not()  # type: ignore[attr-defined]
-                    place.operand = ast.UnaryOp(ast.Not(), place.operand)  # type: ignore[attr-defined]
-            else:
-                setattr(place, field, after)
-            ast.fix_missing_locations(tree)
-            was, now = ast.unparse(node), ast.unparse(place)
-            yield Mutant(path, getattr(node, "lineno", 0), f"{was[:60]}  ->  {now[:60]}", tree)
-
-
-class Swapped(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
-    """Imports one module from a tree instead of its file."""
-
-    def __init__(self, name: str, mutant: Mutant) -> None:
-        self.name, self.mutant = name, mutant
-
-    def find_spec(self, name, path=None, target=None):  # noqa: ARG002 - the protocol
-        if name != self.name:
-            return None
-        return importlib.machinery.ModuleSpec(name, self, origin=str(self.mutant.path))
-
-    def get_filename(self, fullname):  # noqa: ARG002
-        return str(self.mutant.path)
-
-    def get_data(self, path):  # noqa: ARG002
-        return b""
-
-    def get_code(self, fullname):  # noqa: ARG002
-        return compile(self.mutant.tree, str(self.mutant.path), "exec")
-
-
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(TOP).with_suffix("").parts)
-
-
-def child(mutant: Mutant | None, tests: list[str]) -> int:
-    """Run the tests with the mutant in place of its module; pytest's exit code."""
-    if mutant is not None:
-        sys.meta_path.insert(0, Swapped(module_name(mutant.path), mutant))
-    hypothesis.settings.register_profile(
-        "mutate",
-        derandomize=True,
-        deadline=None,
-        max_examples=25,
-        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    # Hypothesis was loaded before the fork, which this project's settings would make an error.
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:doctest", "--hypothesis-profile=mutate"]
-    options += ["-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        return int(pytest.main([*options, *tests]))
-
-
-def start(mutant: Mutant | None, tests: list[str]) -> int:
-    """Fork; return the child's id."""
+def fork(work: Callable[[], int]) -> int:
+    """Let a child do it; return the child's id."""
     pid = os.fork()
     if pid == 0:
         code = 1
         with contextlib.suppress(BaseException):
-            code = child(mutant, tests)
+            code = work()
+        sys.stderr.flush()
         os._exit(code)
     return pid
 
 
-def wait(running: dict[int, tuple[Mutant, float]]) -> tuple[Mutant, str]:
+def wait_for(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def try_mutant(mutant: Mutant, tests: Map, names: list[str]) -> int:
+    limit = int(10 + 5 * sum(tests.seconds[name] for name in names))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        take_effect(mutant, module_name(mutant.path))
+        return 0 if all(passes(tests.items[name]) for name in names) else 1
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(TOP).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def next_end(running: dict[int, tuple[Mutant, float]]) -> tuple[Mutant, str]:
     """Wait for one child to end, or end it; how it went."""
     while True:
         for pid, (mutant, started) in list(running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
+            if not done and time.monotonic() - started > SECONDS:
+                os.kill(pid, 9)
+                done, status = os.waitpid(pid, 0)
             if done:
                 del running[pid]
-                return mutant, "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-            if time.monotonic() - started > SECONDS:
-                os.kill(pid, 9)
-                os.waitpid(pid, 0)
-                del running[pid]
-                return mutant, "timed out"
-        time.sleep(0.02)
+                code = os.waitstatus_to_exitcode(status)
+                return mutant, "survived" if code == 0 else "killed" if code > 0 else "out of time"
+        time.sleep(0.005)
+
+
+class Campaign:
+    """A plugin of pytest: runs mutants instead of tests."""
+
+    def __init__(self, files: list[str], every: int, jobs: int) -> None:
+        self.files, self.every, self.jobs = files, every, jobs
+        self.ends: Counter[str] = Counter()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for item in session.items:
+            # What a test says of itself goes before the profile.
+            test = getattr(item, "obj", None)
+            own = getattr(test, "_hypothesis_internal_use_settings", None)
+            if own is not None:
+                few = hypothesis.settings(own, max_examples=min(own.max_examples, EXAMPLES))
+                getattr(test, "__func__", test)._hypothesis_internal_use_settings = few
+        tests = Map(session.items, self.files)
+        todo = [m for file in self.files for m in mutants(TOP / file)][:: self.every]
+        running: dict[int, tuple[Mutant, float]] = {}
+        while todo or running:
+            while todo and len(running) < self.jobs:
+                mutant = todo.pop(0)
+                names = tests.reaching(mutant)
+                if names:
+                    pid = fork(lambda m=mutant, n=names: try_mutant(m, tests, n))
+                    running[pid] = mutant, time.monotonic()
+                else:
+                    self.count(mutant, "not run by any test")
+            if running:
+                self.count(*next_end(running))
+        return True
+
+    def count(self, mutant: Mutant, how: str) -> None:
+        self.ends[how] += 1
+        if how in ("survived", "not run by any test"):
+            print(f"{mutant.path.relative_to(TOP)}:{mutant.line}: {mutant.what}  ({how})", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--every", type=int, default=1, help="only every n-th mutant")
+    parser.add_argument("--only", nargs="*", help="only these files of the target, by their names without .py")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     files, tests = TARGETS[args.target]
-    pid = start(None, tests)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
-        sys.exit(f"the tests fail without a mutant: {' '.join(tests)}")
-    todo = [m for file in files for m in mutants(TOP / file)][:: args.every]
-    ends = {"killed": 0, "survived": 0, "timed out": 0}
-    running: dict[int, tuple[Mutant, float]] = {}
-    while todo or running:
-        while todo and len(running) < args.jobs:
-            mutant = todo.pop(0)
-            running[start(mutant, tests)] = (mutant, time.monotonic())
-        mutant, how = wait(running)
-        ends[how] += 1
-        if how == "survived":
-            print(f"{mutant.path.relative_to(TOP)}:{mutant.line}: {mutant.what}", flush=True)
-    caught, total = ends["killed"] + ends["timed out"], sum(ends.values())
-    print(f"{args.target}: {caught} of {total} mutants caught ({100.0 * caught / total:.1f} %); {ends}")
+    files = [file for file in files if args.only is None or Path(file).stem in args.only]
+    hypothesis.settings.register_profile(
+        "mutate",
+        derandomize=True,
+        deadline=None,
+        max_examples=EXAMPLES,
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    # Hypothesis was loaded before pytest, which this project's settings would make an error.
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:xdist"]
+    options += ["--hypothesis-profile=mutate", "-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    campaign = Campaign(files, args.every, args.jobs)
+    with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
+        code = pytest.main([*options, *tests], plugins=[campaign])
+    if code:
+        sys.exit(int(code))
+    total = sum(campaign.ends.values())
+    caught = campaign.ends["killed"] + campaign.ends["out of time"]
+    print(f"{args.target}: {caught} of {total} mutants caught ({100.0 * caught / total:.1f} %); {dict(campaign.ends)}")
 
 
 if __name__ == "__main__":
