@@ -39,8 +39,8 @@ def _loop(dtype: str):
     vector = ir.VectorType(scalar, lanes)
 
     @intrinsic
-    def run(typingctx, count, seed):  # noqa: ARG001
-        def codegen(context, builder, sig, args):  # noqa: ARG001
+    def run(typingctx, count, seed):  # noqa: ARG001 - Numba fixes an intrinsic's signature
+        def codegen(context, builder, sig, args):  # noqa: ARG001 - Numba fixes this one, too
             # by name: llvmlite cannot declare vector intrinsics
             name = f"llvm.fma.v{lanes}f{64 if dtype == 'float64' else 32}"
             kind = ir.FunctionType(vector, [vector] * 3)

@@ -63,7 +63,7 @@ def test_clock_alternates_and_pairs_repetitions():
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_oracle_rises_and_is_not_scikit_learns_code(kind):
-    sklearn = pytest.importorskip("sklearn.mixture")
+    sklearn = pytest.importorskip("sklearn.mixture", reason="compares with scikit-learn")
     problem = build(Case(600, 3, 2, kind))
     states, history = oracle.path(problem, 3)
     assert np.all(np.diff(history) > 0)

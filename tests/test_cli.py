@@ -79,7 +79,7 @@ def assert_one_sentence(status, out, err, *, expected=1):
 
 
 def test_demo_chooses_prints_and_writes():
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the demo draws its plots with matplotlib")
     done = shell("demo")
     assert done.returncode == 0, done.stderr
     assert "2314.30*" in done.stdout  # mclust's choice and value: EEE, three components, 2314.30
@@ -166,7 +166,7 @@ def test_predict_finds_the_columns_by_name(run, model):
 @pytest.mark.parametrize("extension", ["csv", "npy", "parquet", "json"])
 def test_predict_writes_every_format(run, model, extension):
     if extension == "parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="Parquet files need pyarrow")
     name = f"labels.{extension}"
     status, out, _ = run("predict", model, FAITHFUL, "--proba", "--out", name)
     assert status == 0
@@ -243,7 +243,7 @@ def test_select_marks_what_is_not_sound(run):
 
 @pytest.mark.parametrize("command", ["fit", "select", "predict"])
 def test_plots_are_drawn(run, model, command):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     words = {
         "fit": ["fit", FAITHFUL, "-k", 2],
         "select": ["select", FAITHFUL, "-k", 2],

@@ -24,7 +24,7 @@ def reader(request, monkeypatch):
     if request.param == "careful":
         monkeypatch.setitem(sys.modules, "pyarrow", None)
     else:
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="the quick reader of CSV is pyarrow's")
     return request.param
 
 
@@ -255,7 +255,7 @@ def test_files_that_are_no_npy(tmp_path, content):
 
 
 def test_parquet(tmp_path):
-    pa = pytest.importorskip("pyarrow")
+    pa = pytest.importorskip("pyarrow", reason="Parquet files need pyarrow")
     from pyarrow import parquet
 
     path = str(tmp_path / "x.parquet")
@@ -279,8 +279,8 @@ def test_parquet(tmp_path):
 
 
 def test_pandas_index_is_no_feature(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas", reason="writes a table with pandas")
+    pytest.importorskip("pyarrow", reason="pandas writes Parquet files with pyarrow")
     pandas.DataFrame({"a": [1.0, 2.0]}, index=[5, 7]).to_parquet(tmp_path / "x.parquet")
     assert read_data(str(tmp_path / "x.parquet")).names == ("a",)
 
@@ -303,7 +303,7 @@ def test_unknown_extension_and_missing_files(tmp_path):
 @pytest.mark.parametrize("extension", WRITERS)
 def test_results_read_back(tmp_path, extension):
     if extension == ".parquet":
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="Parquet files need pyarrow")
     columns = {"label": np.array([0, 2, 1]), "p": np.array([0.1, 1 / 3, 1e-300])}
     path = tmp_path / f"out{extension}"
     with path.open("wb") as file:

@@ -13,8 +13,8 @@ from fastgmm.data.ranges import read_range
 from fastgmm.errors import DataChangedError, InvalidDataTypeError, InvalidParameterError
 from tests.daskhelp import assert_same_bits, local, make_data, model
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
+pa = pytest.importorskip("pyarrow", reason="Dask reads Parquet files with pyarrow")
+pq = pytest.importorskip("pyarrow.parquet", reason="the rows come from Parquet files")
 
 X, WEIGHT = make_data(20_011)
 

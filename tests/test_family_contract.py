@@ -142,7 +142,7 @@ def test_blocked_factorisation_has_lapacks_accuracy(d, condition):
 
 
 def test_blocked_factorisation_has_the_same_bits_for_any_number_of_blas_threads():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="sets the number of BLAS threads")
     a = np.random.default_rng(0).normal(size=(3, 250, 200))
     sigma = np.matmul(a.transpose(0, 2, 1), a)
     with threadpoolctl.threadpool_limits(1, "blas"):

@@ -215,16 +215,29 @@ def test_a_file_is_one_idea_and_says_which(path: Path) -> None:
         assert not [n for n in bare if not n.startswith("_")], f"{path.relative_to(TOP)}: no docstring: {bare}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_every_ignore_carries_its_reason(path: Path) -> None:
+SOURCES = sorted(
+    path for folder in (PACKAGE, TOP / "tests", TOP / "benchmarks", TOP / "examples") for path in folder.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(TOP)))
+def test_every_ignore_and_every_skip_carries_its_reason(path: Path) -> None:
     mark = re.compile(
         r"#\s*(?:noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?|type:\s*ignore(?:\[[^]]*\])?|pragma:[\w ]*)(.*)"
     )
+    text = path.read_text(encoding="utf-8")
     wrong = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         found = mark.search(line)
         if found and len(re.findall(r"[A-Za-z]{2,}", found[1])) < 2:
             wrong.append(f"{path.relative_to(TOP)}:{number}: {line.strip()}")
+    for node in ast.walk(ast.parse(text)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        given = {keyword.arg for keyword in node.keywords}
+        needs = {"importorskip": "reason", "skipif": "reason", "xfail": "reason"}.get(node.func.attr)
+        if (needs and needs not in given) or (node.func.attr == "skip" and not (node.args or given)):
+            wrong.append(f"{path.relative_to(TOP)}:{node.lineno}: {ast.unparse(node)}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -98,7 +98,7 @@ def test_an_estimator_comes_back_whole(tmp_path, covariance_type, dtype):
 
 
 def test_array_settings_and_names_come_back(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="names of features come from a pandas table")
     table = pandas.DataFrame(load_faithful(), columns=["eruptions", "Wartezeit (ß)"])
     means = [[2, 50], [4, 80]]
     model = GaussianMixture(2, means_init=means, weights_init=np.array([0.4, 0.6]), reg_covar=np.float64(1e-4)).fit(
@@ -120,7 +120,7 @@ def test_models_that_were_not_fitted_here(tmp_path):
     assert loaded.result_ is None
     assert np.isnan(loaded.lower_bound_)
     assert loaded.get_params() == model.get_params()
-    sklearn_mixture = pytest.importorskip("sklearn.mixture")
+    sklearn_mixture = pytest.importorskip("sklearn.mixture", reason="compares with scikit-learn")
     theirs = sklearn_mixture.GaussianMixture(2, random_state=0).fit(load_faithful())
     persist.save(GaussianMixture.from_sklearn(theirs), tmp_path / "t.npz")
     assert persist.load(tmp_path / "t.npz").lower_bound_ == theirs.lower_bound_

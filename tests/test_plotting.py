@@ -10,7 +10,7 @@ from fastgmm.datasets import load_faithful
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 from fastgmm.mixture import Mixture
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="plots need matplotlib")
 from fastgmm.plotting import plot_format, plot_mixture
 from fastgmm.plotting.draw import CONTOUR_MASS
 from fastgmm.plotting.view import contour_levels, log_densities, make_view
@@ -140,7 +140,7 @@ def test_large_data_are_thinned_the_same_way_each_time():
 
 
 def test_names_of_a_table_are_the_labels():
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="names of features come from a pandas table")
     table = pandas.DataFrame(load_faithful(), columns=["eruptions", "waiting"])
     m = Mixture([1.0], [[3.5, 71.0]], [[[1.3, 14.0], [14.0, 185.0]]])
     ax = plot_mixture(m, table).axes[0]

@@ -72,7 +72,7 @@ def test_clock(seconds, text):
 
 
 def test_shows_iteration_and_likelihood_on_a_terminal():
-    pytest.importorskip("tqdm")
+    pytest.importorskip("tqdm", reason="the line of progress is tqdm's")
     stream = Terminal()
     with progress.progress_bar(10, "fit", stream=stream) as bar:
         assert bar(info(5)) is None
@@ -84,7 +84,7 @@ def test_shows_iteration_and_likelihood_on_a_terminal():
 
 
 def test_rows_are_counted_within_an_iteration_and_never_beyond_it():
-    pytest.importorskip("tqdm")
+    pytest.importorskip("tqdm", reason="the line of progress is tqdm's")
     stream = Terminal()
     with progress.progress_bar(10, rows=1000, stream=stream) as bar:
         assert bar._bar.total == 11_000  # the start is evaluated, too
@@ -116,7 +116,7 @@ def test_close_twice():
 
 
 def test_short_fits_stay_quiet(monkeypatch):
-    pytest.importorskip("tqdm")
+    pytest.importorskip("tqdm", reason="the line of progress is tqdm's")
     monkeypatch.setattr(progress, "DELAY", 60.0)
     stream = Terminal()
     with progress.progress_bar(3, stream=stream) as bar:

@@ -64,7 +64,7 @@ def test_concurrent_futures(layer):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_joblib_and_joblib_within_joblib(layer, backend):
-    pytest.importorskip("joblib")
+    pytest.importorskip("joblib", reason="joblib starts the fits here")
     code = f"""
     from joblib import Parallel, delayed
     from tests.survival_work import fit_hash, nested_hashes
