@@ -77,7 +77,7 @@ def off_line(series: dict[str, list[float]]) -> dict[str, float]:
     size = np.array([float(s) for s in series])
     cost = size * np.array([statistics.median(values) for values in series.values()])
     basis = np.stack([np.ones_like(size), size], axis=1) / cost[:, None]  # relative: every size counts alike
-    (a, b), *_ = np.linalg.lstsq(basis, np.ones_like(size))
+    (a, b), *_ = np.linalg.lstsq(basis, np.ones_like(size), rcond=None)
     return dict(zip(series, (cost / (a + b * size) - 1).tolist(), strict=True))
 
 

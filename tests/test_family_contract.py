@@ -141,9 +141,10 @@ def test_blocked_factorisation_has_lapacks_accuracy(d, condition):
     np.testing.assert_allclose(log_det, -0.5 * np.linalg.slogdet(sigma)[1], rtol=1e-9)
 
 
-def test_blocked_factorisation_has_the_same_bits_for_any_number_of_blas_threads():
+@pytest.mark.parametrize("d", [63, 64, 65, 97, 200])
+def test_factorisation_has_the_same_bits_for_any_number_of_blas_threads(d):
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="sets the number of BLAS threads")
-    a = np.random.default_rng(0).normal(size=(3, 250, 200))
+    a = np.random.default_rng(0).normal(size=(3, d + 50, d))
     sigma = np.matmul(a.transpose(0, 2, 1), a)
     with threadpoolctl.threadpool_limits(1, "blas"):
         one = inverse_cholesky("full", sigma)

@@ -2,14 +2,14 @@
 
 Why it is like this
 
-1. Up to `_BLOCK` features: `numpy.linalg.cholesky` walks a stack in C but takes about 14 microseconds to begin, and
+1. Up to `_WHOLE` features: `numpy.linalg.cholesky` walks a stack in C but takes about 14 microseconds to begin, and
    SciPy's LAPACK wrappers cost about half a microsecond a call. So up to `_FEW` matrices are factorised one by one.
    Together they beat recursions vectorised over K at every size measured (K = 3..128, D = 2..64).
-2. Above: the same in blocks of 64, with matrix products over the whole stack. No single BLAS call is then large enough
-   for OpenBLAS to start its threads (it does so beyond 64^3 multiplications). That matters twice: NumPy's and SciPy's
-   OpenBLAS are two pools whose spinning threads fight each other and the kernels' threads (K = 8, D = 256 on two busy
-   cores: 5 ms in blocks, 120 to 700 ms with threads, 9 ms with one thread); and the bits do not depend on the number of
-   BLAS threads.
+2. Above: the same in blocks of `_BLOCK`, with matrix products over the whole stack. No single BLAS call is then large
+   enough for OpenBLAS to start its threads: it does so beyond 64^3 multiplications, and that of NumPy 1.26 even to
+   factorise a 64 x 64 matrix. That matters twice: NumPy's and SciPy's OpenBLAS are two pools whose spinning threads
+   fight each other and the kernels' threads (K = 8, D = 256 on two busy cores: 5 ms in blocks, 120 to 700 ms with
+   threads, 9 ms with one thread); and the bits do not depend on the number of BLAS threads.
 3. Blocks are solved with the inverses of diagonal blocks plus one step of refinement, which keeps the small backward
    error of substitution; inverses alone would lose half the digits of an ill-conditioned covariance.
 """
@@ -26,8 +26,11 @@ from fastgmm.covariance.base import singular
 from fastgmm.errors import InvalidParameterError
 from fastgmm.typing import Float64Array
 
-_BLOCK = 64
-"""Features up to which LAPACK is called on whole matrices, and block size above."""
+_WHOLE = 63
+"""Features up to which LAPACK is called on whole matrices."""
+
+_BLOCK = 48
+"""Size of a block above."""
 
 _FEW = 12
 """Matrices up to which one call of LAPACK each costs less than `numpy.linalg.cholesky` does."""
@@ -77,7 +80,7 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
 def _cholesky(matrices: Float64Array) -> Float64Array:
     """Lower Cholesky factors of a stack (K, D, D), zero above the diagonal; raises `numpy.linalg.LinAlgError`."""
     n = matrices.shape[-1]
-    if n <= _BLOCK:
+    if n <= _WHOLE:
         return _each_cholesky(matrices) if len(matrices) <= _FEW else cast("Float64Array", np.linalg.cholesky(matrices))
     with np.errstate(invalid="ignore", over="ignore"):  # of matrices that are not finite; `cholesky` refuses the result
         return _blocked_cholesky(matrices)
@@ -123,7 +126,7 @@ def _blocked_cholesky(matrices: Float64Array) -> Float64Array:
 def _invert_lower(lower: Float64Array) -> None:
     """Invert a C-contiguous stack (K, D, D) of lower triangular matrices in place."""
     n = lower.shape[-1]
-    if n <= _BLOCK:
+    if n <= _WHOLE:
         for matrix in lower:
             # A C-ordered lower triangle is a Fortran-ordered upper one: LAPACK inverts it where it lies.
             dtrtri(matrix.T, lower=0, overwrite_c=1)

@@ -120,6 +120,10 @@ class SklearnEstimator:
                 getattr(request, method).add_request(param="sample_weight", alias=None)
         return request
 
+    def _get_default_requests(self) -> Any:
+        """Return the same: scikit-learn 1.6 asks for it, and does not pass weights to ``score`` where it is missing."""
+        return self.get_metadata_routing()
+
     def set_fit_request(self, *, sample_weight: bool | str | None) -> Self:
         """Say whether scikit-learn's metadata routing passes `sample_weight` to ``fit``.
 

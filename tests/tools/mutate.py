@@ -46,7 +46,7 @@ TARGETS = {
     ),
     "em": (
         [f"fastgmm/em/{name}.py" for name in ("loop", "care", "account", "packing")],
-        ["tests/test_em.py", "tests/test_monotone.py", "tests/test_degenerate_policies.py"],
+        [f"tests/test_{name}.py" for name in ("em", "em_state", "monotone", "degenerate_policies")],
     ),
 }
 EXAMPLES = 20
