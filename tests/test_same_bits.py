@@ -140,7 +140,7 @@ def run_with(threads, code):
     return done.stdout
 
 
-@pytest.mark.parametrize(("threads", "layer"), [(3, "workqueue"), (4, "omp")])
+@pytest.mark.parametrize(("threads", "layer"), [(3, "workqueue"), (4, "omp"), (2, "tbb")])
 def test_fits_in_processes_of_other_threads_and_layers(threads, layer):
     """The short version of ``python -m tests.tools.same_bits``."""
     one, other = same_bits.process(1, "workqueue", everything=True), same_bits.process(threads, layer)

@@ -3,6 +3,7 @@
 In subprocesses with a time limit, like `test_threads.py`, from which the prelude comes: `x`, `fit()` -> hash, `forked`.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import textwrap
 
 import pytest
 
-from tests.test_threads import LIMIT, PRELUDE, environment, layer, needs_fork, run
+from tests.layers import LAYERS, LIMIT, environment
+from tests.test_threads import PRELUDE, layer, needs_fork, run
 
 __all__ = ["layer"]  # a fixture
 
@@ -19,6 +21,11 @@ WORK = """
 from tests.survival_work import fit_hash
 import multiprocessing, numba
 """
+
+# Pools whose processes begin from nothing take seconds; the third layer has its turn in the long run of .ci/run.
+some_layers = pytest.mark.parametrize(
+    "layer", LAYERS if os.environ.get("FASTGMM_CI_LONG") else LAYERS[:2], indirect=True
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 
@@ -35,6 +42,7 @@ def run_with(code, layer_name=None, **variables):
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 
+@some_layers
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_before_and_after_a_launch(layer, method):
     if method != "spawn" and not hasattr(os, "fork"):
@@ -51,6 +59,7 @@ def test_multiprocessing_before_and_after_a_launch(layer, method):
     assert run(code, layer) == [layer]
 
 
+@some_layers
 def test_concurrent_futures(layer):
     code = """
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -62,6 +71,7 @@ def test_concurrent_futures(layer):
     run_with(code, layer)
 
 
+@some_layers
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_joblib_and_joblib_within_joblib(layer, backend):
     pytest.importorskip("joblib", reason="joblib starts the fits here")
@@ -76,25 +86,48 @@ def test_joblib_and_joblib_within_joblib(layer, backend):
     run_with(code, layer)
 
 
-@pytest.mark.parametrize("first", ["sklearn", "fastgmm"])
-def test_other_libraries_with_openmp(layer, first):
-    """Before and after ours; scikit-learn always, torch where it is installed."""
-    code = f"""
+THEIRS = {
+    "sklearn": """
+    import sklearn.cluster
+    def theirs(): sklearn.cluster.KMeans(3, n_init=1, random_state=0).fit(x[:5000])
+    """,
+    "torch": """
+    import torch
     def theirs():
-        import sklearn.cluster
-        sklearn.cluster.KMeans(3, n_init=1, random_state=0).fit(x[:5000])
-        try:
-            import torch
-        except ImportError:
-            return
-        y = torch.from_numpy(x)
-        (y.T @ y).sum().item()
-    if {first!r} == "sklearn": theirs()
+        y = torch.from_numpy(x).requires_grad_()
+        (y @ y.T[:, :500]).relu().sum().backward()
+        assert torch.get_num_threads() >= 1 and bool(y.grad.isfinite().all())
+    """,
+}
+
+
+@some_layers
+@pytest.mark.parametrize("library", THEIRS)
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_other_libraries_with_openmp(layer, library, first):
+    """Loaded and at work before ours and after it, and at the same time."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    begin = "a = fit()" if first == "ours" else ""
+    code = (
+        begin
+        + textwrap.dedent(THEIRS[library])
+        + textwrap.dedent("""
+    theirs()
     a = fit()
+    done = threading.Event()
+    def work():
+        while not done.is_set(): theirs()
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert fit() == a
+    done.set()
+    thread.join()
     theirs()
     assert fit() == a
     print(a)
-    """
+    """)
+    )
     assert run_with(code, layer) == run_with("print(fit())", layer)
 
 

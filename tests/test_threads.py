@@ -4,18 +4,15 @@ Everything runs in subprocesses with a time limit, because what is tested for wo
 `workqueue` layer aborts when two threads launch at once; GNU OpenMP ends a child that was forked after a launch.
 """
 
-import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parents[1]
-LIMIT = 400  # seconds, of a subprocess: only a hang takes so long, also on a machine that is busy
+from tests.layers import LAYERS, LIMIT, available, environment
 
 PRELUDE = """
 import hashlib, os, sys, threading, warnings
@@ -49,11 +46,6 @@ def forked(expected):
 """
 
 
-def environment(layer=None):
-    env = {**os.environ, "NUMBA_NUM_THREADS": "4", "PYTHONPATH": str(TOP)}
-    return env if layer is None else {**env, "NUMBA_THREADING_LAYER": layer}
-
-
 def run(code, layer=None):
     """Output of the code after `PRELUDE`; whatever a process can die of is a failure."""
     command = [sys.executable, "-c", PRELUDE + code]
@@ -62,17 +54,10 @@ def run(code, layer=None):
     return done.stdout.split()
 
 
-@functools.cache
-def available(layer):
-    code = "import numba\n@numba.njit(parallel=True)\ndef f():\n    for i in numba.prange(4):\n        pass\nf()"
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment(layer), capture_output=True, timeout=LIMIT).returncode == 0
-
-
-@pytest.fixture(params=["workqueue", "omp"])
+@pytest.fixture(params=LAYERS)
 def layer(request):
     if not available(request.param):
-        pytest.skip(f"numba has no threading layer {request.param} here")  # omp needs the system's libgomp
+        pytest.skip(f"numba has no threading layer {request.param} here")
     return request.param
 
 
@@ -193,7 +178,7 @@ child(os.waitpid(pid, 0)[1])
 
 
 def test_layers_agree():
-    layers = [name for name in ("workqueue", "omp") if available(name)]
+    layers = [name for name in LAYERS if available(name)]
     assert len({tuple(run("print(fit('full'), fit('spherical'))", name)) for name in layers}) == 1
 
 
