@@ -151,7 +151,7 @@ def test_seconds_are_those_of_each_iteration(monkeypatch):
 def test_the_first_iteration_that_ends_later_is_the_last(monkeypatch):
     ticks = iter(np.arange(100.0))
     monkeypatch.setattr(CLOCK, lambda: next(ticks))
-    result = run(max_iter=50, tol=0.0, deadline=3.5)  # iterations end at 1, 2, 3, 4
+    result = run(max_iter=50, tol=0.0, deadline=4.0)  # iterations end at 1, 2, 3, 4
     assert (result.n_iter, result.status) == (4, FitStatus.MAX_TIME)
     ticks = iter(np.arange(100.0))
     states = []

@@ -164,6 +164,11 @@ def functions(value: Any, name: str, module: str) -> Iterator[tuple[str, types.F
             yield from functions(item, f"{name}.{key}", module)
 
 
+def plain(name: str, value: Any) -> bool:
+    """Whether an entry of a module or a class is a constant."""
+    return isinstance(value, (int, float, str, tuple, frozenset)) and not name.startswith("__")
+
+
 def take_effect(mutant: Mutant, name: str) -> None:
     """Change the loaded module `name` into the mutant, for the rest of this process.
 
@@ -186,11 +191,14 @@ def take_effect(mutant: Mutant, name: str) -> None:
             function.__kwdefaults__ = other.__kwdefaults__
     for key, value in vars(twin).items():
         before = vars(module).get(key)
+        if inspect.isclass(value) and value.__module__ == name:
+            for entry, attribute in vars(value).items():
+                if plain(entry, attribute) and vars(before).get(entry) != attribute:
+                    setattr(before, entry, attribute)
         if isinstance(value, dict) and not key.startswith("__") and list(value) != list(before):
             before.clear()
             before.update(value)
-        plain = isinstance(value, (int, float, str, tuple, frozenset)) and not key.startswith("__")
-        if plain and before != value:
+        if plain(key, value) and before != value:
             for holder in list(sys.modules.values()):
                 if vars(holder).get(key) is before:
                     setattr(holder, key, value)

@@ -46,7 +46,7 @@ TARGETS = {
     ),
     "em": (
         [f"fastgmm/em/{name}.py" for name in ("loop", "care", "account", "packing")],
-        [f"tests/test_{name}.py" for name in ("em", "em_state", "monotone", "degenerate_policies")],
+        [f"tests/test_{name}.py" for name in ("em", "em_state", "em_care", "monotone", "degenerate_policies")],
     ),
 }
 EXAMPLES = 20
