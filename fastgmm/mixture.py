@@ -62,10 +62,15 @@ class Mixture:
         object.__setattr__(self, "params", params)
 
     @classmethod
-    def from_params(cls, params: Params) -> Mixture:
-        """Wrap parameters that are known to be sound, such as those of a fit; nothing is checked or copied."""
+    def from_params(cls, params: Params, density: Density | None = None) -> Mixture:
+        """Wrap parameters that are known to be sound, such as those of a fit, and their density if it is at hand.
+
+        Nothing is checked or copied.
+        """
         self = object.__new__(cls)
         object.__setattr__(self, "params", params)
+        if density is not None:
+            self.__dict__["density"] = density
         return self
 
     def __getstate__(self) -> dict[str, Params]:

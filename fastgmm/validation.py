@@ -29,6 +29,8 @@ def check_integer(value: Any, name: str, *, minimum: int) -> int:
     >>> check_integer(3, "n_components", minimum=1)
     3
     """
+    if type(value) is int and value >= minimum:  # what is nearly always given, at a tenth of the time of the rest
+        return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or value < minimum:
         msg = f"{name} must be an integer >= {minimum}; got {value!r}"
         raise InvalidParameterError(msg)
@@ -48,6 +50,8 @@ def check_number(value: Any, name: str, *, minimum: float) -> float:
     >>> check_number(1e-3, "tol", minimum=0.0)
     0.001
     """
+    if type(value) is float and minimum <= value < math.inf:
+        return value
     if (
         isinstance(value, bool | np.bool_)
         or not isinstance(value, Real)

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"stats", "density", "params"}),
     frozenset({"covariance", "nearest"}),
     frozenset({"passes", "partials"}),
-    frozenset({"data", "mixture"}),
+    frozenset({"data", "mixture", "clusters"}),
     frozenset({"em", "initialize", "online"}),
     frozenset({"checkpoint", "minibatch"}),  # online EM over the batches of a source
     frozenset({"estimators", "selection"}),

@@ -159,7 +159,7 @@ def test_schedules_are_checked_cloned_and_saved(tmp_path):
 
 def test_a_source_of_rows_is_cut_at_the_batch_size():
     """`run_passes` over any source, not only what `as_rows` makes."""
-    from fastgmm.estimators._engine import accumulate_here
+    from fastgmm.estimators._engine import PassHere
     from fastgmm.minibatch import run_passes
     from fastgmm.online import StepSize
 
@@ -167,7 +167,7 @@ def test_a_source_of_rows_is_cut_at_the_batch_size():
     start = GaussianMixture(3, random_state=0, max_iter=0).fit(x).mixture_.params
 
     def accumulate(part, scatter):
-        return accumulate_here(part, scatter, x[0])
+        return PassHere(part, scatter, x[0])
 
     def improved(rows):
         return run_passes(

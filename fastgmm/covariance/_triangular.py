@@ -23,7 +23,7 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
-from fastgmm.errors import InvalidParameterError
+from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.typing import Float64Array
 
 _WHOLE = 63
@@ -190,10 +190,14 @@ def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
             return np.eye(matrix.shape[0])
 
 
+def _all_symmetric(matrices: Float64Array) -> bool:
+    size = np.abs(matrices).max(axis=(1, 2))
+    return bool((np.abs(matrices - _t(matrices)).max(axis=(1, 2)) <= SYMMETRY_RTOL * size).all())
+
+
 def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool = False) -> None:
     """Raise `InvalidParameterError` unless all matrices of a stack (K, D, D) are symmetric and positive definite."""
-    size = np.abs(matrices).max(axis=(1, 2))
-    if (np.abs(matrices - _t(matrices)).max(axis=(1, 2)) <= SYMMETRY_RTOL * size).all() and _all_definite(matrices):
+    if _all_symmetric(matrices) and _all_definite(matrices):
         return
     for k, matrix in enumerate(matrices):
         which = what if shared else f"{what}[{k}]"
@@ -206,6 +210,17 @@ def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool
                 f"its smallest eigenvalue is {np.linalg.eigvalsh(matrix)[0]:.3g}"
             )
             raise InvalidParameterError(msg)
+
+
+def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Array:
+    """Return the `inverse` of what `check_definite` accepts; sound matrices are factorised once."""
+    if _all_symmetric(matrices):
+        try:
+            return inverse(name, matrices)
+        except SingularCovarianceError:
+            pass  # and the check says it in the user's words
+    check_definite(name, what, matrices)
+    return inverse(name, matrices)
 
 
 def inverse(name: str, matrices: Float64Array) -> Float64Array:

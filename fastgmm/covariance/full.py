@@ -89,8 +89,7 @@ class Full:
 
     def from_precisions(self, precisions: Float64Array) -> Float64Array:
         """Return the inverses of given precisions."""
-        _triangular.check_definite(self.name, "precisions", precisions)
-        return _triangular.inverse(self.name, precisions)
+        return _triangular.checked_inverse(self.name, "precisions", precisions)
 
     def colorize(self, covariances: Float64Array, component: int, z: Float64Array) -> Float64Array:
         """Return z L' with L the Cholesky factor of the component's covariance."""

@@ -13,7 +13,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fastgmm import covariance
+from fastgmm.constants import SMALL_COVARIANCES_BYTES
 from fastgmm.data import Rows, as_rows
+from fastgmm.density import Density
 from fastgmm.em import Accumulate
 from fastgmm.initialize import RowSample, draw_sample
 from fastgmm.params import Params
@@ -62,15 +64,25 @@ class Engine:
     accumulate: Callable[[Rows, str, Float64Array], Accumulate]
 
 
-def accumulate_here(rows: Rows, scatter: str, centre: Float64Array) -> Accumulate:
-    """Return the pass over `rows` in this process."""
-    run = Accumulator(rows, scatter, centre=centre)
+class PassHere:
+    """The pass over `rows` in this process; arguments as `Engine.accumulate`."""
 
-    def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
-        return run(covariance.density(params, rows.dtype), moments=moments)
+    def __init__(self, rows: Rows, scatter: str, centre: Float64Array) -> None:
+        self._run = Accumulator(rows, scatter, centre=centre)
+        self._dtype = rows.dtype
+        self._last: tuple[Params, Density] | None = None
 
-    return accumulate
+    def __call__(self, params: Params, *, moments: bool = True) -> SufficientStatistics:
+        """Run the pass."""
+        density = covariance.density(params, self._dtype)
+        small = params.covariances.nbytes <= SMALL_COVARIANCES_BYTES  # large ones are not held between passes
+        self._last = (params, density) if small else None
+        return self._run(density, moments=moments)
+
+    def density(self, params: Params) -> Density | None:
+        """Return the density of these parameters if the last pass was made with it."""
+        return self._last[1] if self._last is not None and self._last[0] is params else None
 
 
-IN_MEMORY: Final = Engine(rows=as_rows, sample=draw_sample, accumulate=accumulate_here)
+IN_MEMORY: Final = Engine(rows=as_rows, sample=draw_sample, accumulate=PassHere)
 """Whatever `as_rows` reads, in this process."""

@@ -38,6 +38,8 @@ SAFE_VARIANCES = (1e-24, 1e24)
 
 def out_of_float32(variance: Float64Array) -> bool:
     """Whether squares of data with these variances leave the range of float32, so that passes must use float64."""
+    if SAFE_VARIANCES[0] <= variance.min() and variance.max() <= SAFE_VARIANCES[1]:
+        return False
     positive = variance[variance > 0.0]
     return bool(positive.size and not (positive.min() >= SAFE_VARIANCES[0] and positive.max() <= SAFE_VARIANCES[1]))
 

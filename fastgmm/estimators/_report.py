@@ -37,7 +37,7 @@ def added_variance(settings: Settings, variance: Float64Array) -> Reference:
     ``reg_scale="relative"`` it is always relative, to the variance of each feature (for a constant one, the average of
     the others), or to their mean where a component has one variance for all of them.
     """
-    given = float(np.max(settings.reg_covar))
+    given = settings.reg_covar if isinstance(settings.reg_covar, float) else float(np.max(settings.reg_covar))
     if settings.reg_scale == "relative":
         scales = covariance.feature_scales(variance, variance.shape[0])
         if settings.family.scatter == "trace":

@@ -17,7 +17,7 @@ import numpy as np
 from fastgmm.constants import MONOTONE_RTOL, MONOTONE_RTOL_FLOAT32
 from fastgmm.data import Rows
 from fastgmm.em import FitResult, FitStatus, IterationInfo, StartRecord
-from fastgmm.estimators._engine import Engine
+from fastgmm.estimators._engine import Engine, PassHere
 from fastgmm.estimators._fit import FitCallback, fit_starts
 from fastgmm.estimators._fitted import out_of_float32
 from fastgmm.estimators._journal import Journal
@@ -126,8 +126,10 @@ def run_fit(
         reseeding = settings.degenerate == "reseed"
         before = copy.deepcopy(rng) if reseeding else rng
         sample = engine.sample(rows, settings.n_components, rng, spread_only=start.complete)
-        settings = replace(settings, reg_covar=usable_reg_covar(settings, sample, stacklevel=level))
-        if out_of_float32(sample.variance) and dtype == np.float32:
+        reg_covar = usable_reg_covar(settings, sample, stacklevel=level)
+        if reg_covar is not settings.reg_covar:
+            settings = replace(settings, reg_covar=reg_covar)
+        if dtype == np.float32 and out_of_float32(sample.variance):
             rows = engine.rows(data, sample_weight, dtype=np.float64)
         said = warn_about_data(sample, rows.n_rows, settings, names, stacklevel=level)
         if journal is not None:
@@ -144,9 +146,10 @@ def run_fit(
             warm=warm,
             deadline=deadline if journal is None else None,
         )
+        accumulate = engine.accumulate(rows, settings.family.scatter, sample.origin)
         with _progress(settings, rows.n_rows) as bar, nullcontext() if journal is None else journal:
             result, records = fit_starts(
-                engine.accumulate(rows, settings.family.scatter, sample.origin),
+                accumulate,
                 islice(starts, n_starts) if journal is None else journal.following(starts, n_starts, rng),
                 settings,
                 reference_variance=sample.variance,
@@ -156,7 +159,8 @@ def run_fit(
                 deadline=deadline,
                 book=journal,
             )
-    mixture = Mixture.from_params(result.params)
+    known = accumulate.density(result.params) if isinstance(accumulate, PassHere) else None
+    mixture = Mixture.from_params(result.params, known)
     flat = held_up(mixture, settings, sample)
     endings = [record.status for record in records]
     stopped = FitStatus.CALLBACK_STOPPED in endings

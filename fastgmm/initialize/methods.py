@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fastgmm import passes
+from fastgmm.clusters import lloyd, spheres
 from fastgmm.data import ArrayRows
-from fastgmm.initialize.moments import spread
 from fastgmm.initialize.sample import RowSample
 from fastgmm.typing import Array, Float64Array, FloatArray, IntArray
 
@@ -41,17 +41,8 @@ def kmeans(
 ) -> Float64Array:
     """Return k-means centers (K, D): Lloyd's iterations from k-means++ seeds."""
     centers = seeds(sample, n_components, rng, deadline)
-    rows = ArrayRows(sample.z, sample.weight)
     tol = LLOYD_TOL * float(sample.variance.mean()) / sample.unit**2
-    for _ in range(LLOYD_ITERATIONS):
-        if deadline is not None and time.perf_counter() >= deadline:
-            break
-        _, means, _ = passes.assign(rows, centers)
-        moved = means - centers
-        centers = means
-        if float(np.einsum("ij,ij->", moved, moved)) <= tol:
-            break
-    return centers
+    return lloyd(ArrayRows(sample.z, sample.weight), centers, tol, LLOYD_ITERATIONS, deadline)
 
 
 def seeds(
@@ -96,7 +87,7 @@ def random_responsibilities(
 
 def nearest(sample: RowSample, centers: Float64Array) -> IntArray:
     """Return the index of the center nearest to each row, (n,)."""
-    return passes.predict(ArrayRows(sample.z, sample.weight), spread(centers))
+    return passes.predict(ArrayRows(sample.z, sample.weight), spheres(centers))
 
 
 def _draw(sample: RowSample, size: int, rng: np.random.Generator) -> IntArray:

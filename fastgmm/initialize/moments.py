@@ -122,12 +122,6 @@ def _point(kind: str, center: Float64Array) -> Density:
     return Density(kind, center, factor, np.zeros(1), np.zeros(1))
 
 
-def spread(centers: Float64Array) -> Density:
-    """Return equal spheres around `centers` (K, D): its most probable component is the nearest center."""
-    n_components = centers.shape[0]
-    return Density("scalar", centers, np.ones(n_components), np.zeros(n_components), np.zeros(n_components))
-
-
 def pieces(scatter: Float64Array) -> Iterator[slice]:
     """Yield ranges of components with at most `PIECE_NUMBERS` numbers, or one: Ctrl-C is looked for between them."""
     size = max(1, PIECE_NUMBERS * scatter.shape[0] // max(scatter.size, 1))

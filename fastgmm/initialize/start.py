@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm import covariance, passes
+from fastgmm.clusters import has_partition, partition
 from fastgmm.constants import WEIGHT_SUM_ATOL
 from fastgmm.covariance import Family, Reference
 from fastgmm.data import ArrayRows, Rows
@@ -205,7 +206,7 @@ def _by_method(
         stats = collect(parts, n_components, part.z.shape[1], family)
         return _params(_unscaled(stats, sample), family, reg_covar)
     centers = choose(sample, n_components, rng, deadline)
-    stats = _partition(nearest(sample, centers), sample, start)
+    stats = _around(centers, sample, start)
     params = _params(stats, family, reg_covar)
     if method == "kmeans":
         return params
@@ -228,6 +229,15 @@ def _around_means(start: Start, sample: RowSample, reg_covar: Reference) -> Para
     params = _params(stats, start.family, reg_covar)
     weights = np.maximum(params.weights, 1.0 / sample.z.shape[0])
     return Params(weights / weights.sum(), start.means.copy(), params.covariances, start.family.name)
+
+
+def _around(centers: Float64Array, sample: RowSample, start: Start) -> SufficientStatistics:
+    """Return the statistics of the rows nearest to each of `centers`, which lie amid them, in the data's own unit."""
+    n_features = sample.z.shape[1]
+    if sample.weight is not None or not has_partition(start.family.scatter, n_features):
+        return _partition(nearest(sample, centers), sample, start)
+    stats = partition(ArrayRows(sample.z), centers)
+    return lend(_unscaled(stats, sample), stats.weight)
 
 
 def _partition(labels: IntArray, sample: RowSample, start: Start) -> SufficientStatistics:

@@ -54,8 +54,11 @@ ALIGNMENT = 64  # bytes
     LEVELS,
     PART_FIRST,  # a block may be done in parts: this one begins so many rows after the block
     PART_ROWS,  # and has at most so many
+    BLOCK,  # of k-means in one launch: address of the pass
+    CENTERS,  # address of the centers, (K, D) float64, and of the tolerance after them
+    ROUNDS,  # passes at most
     N_SLOTS_IN_TABLE,
-) = range(36)
+) = range(39)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

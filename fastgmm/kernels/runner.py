@@ -10,6 +10,7 @@ thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: 
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
 SEGMENT = 1 << 15  # elements that one task folds
+_BYTE: Any = ctypes.c_char
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
 
 
@@ -75,6 +77,11 @@ def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
         return 10 * TILE
     tiles = 6e-5 / (row_seconds(n_components, n_features) * TILE)
     return int(min(max(tiles, 5), 20)) * TILE
+
+
+def most_slots(threads: int, length: int) -> int:
+    """Partials of so many numbers that are held at a time, if there are as many blocks."""
+    return max(threads, min(512, SLOT_BYTES // (length * 8)))
 
 
 def partial_length(program: Program, mode: int) -> int:
@@ -131,13 +138,12 @@ class Runner:
         """
         block = block_rows(program.n_components, program.n_features, program.slot_length)
         length = partial_length(program, mode)
-        table = self._table(program, mode, block, length, n_levels(-(-rows.n_rows // block)))
-        workers, slots, first_slot = self._workers, self._n_slots, table[a.SLOTS]
+        table = self._table(program, mode, block, length, -(-rows.n_rows // block))
+        workers, first_slot = self._workers, table[a.SLOTS]
         code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
         fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
-        seconds = block * row
-        wave = min(slots, int(LAUNCH_SECONDS * workers / seconds))
+        wave = min(most_slots(workers, length), int(LAUNCH_SECONDS * workers / (block * row)))
         wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
         # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
         part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * TILE)
@@ -175,11 +181,13 @@ class Runner:
                 table[a.SLOTS] = first_slot
         return [*digits, *counter_digits(self._stack, length, unit, done)]
 
-    def _table(self, program: Program, mode: int, block: int, length: int, levels: int) -> npt.NDArray[np.int64]:
+    def _table(self, program: Program, mode: int, block: int, length: int, blocks: int) -> npt.NDArray[np.int64]:
         """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
         threads = n_threads() if self._threads is None else min(self._threads, n_threads())
-        shape = (k, d, size, length, levels, threads, program.numbers.get(a.WHITE, 0))
+        threads = min(threads, max(blocks, 1))
+        slots = min(most_slots(threads, length), max(blocks, 1))
+        shape = (k, d, size, length, slots, n_levels(blocks), threads, program.numbers.get(a.WHITE, 0))
         if shape != self._shape:
             self._allocate(shape)
         table = self._fixed.copy()
@@ -192,12 +200,11 @@ class Runner:
         table[a.MOMENT_LENGTH] = program.moment_length
         return table
 
-    def _allocate(self, shape: tuple[int, int, int, int, int, int, int]) -> None:
-        k, d, size, length, levels, threads, white = shape
+    def _allocate(self, shape: tuple[int, int, int, int, int, int, int, int]) -> None:
+        k, d, size, length, slots, levels, threads, white = shape
         padded = padded_width(d, size)
         self._shape, self._workers = shape, threads
-        self._n_slots = max(threads, min(512, SLOT_BYTES // (length * 8)))
-        self._slots = aligned_empty(self._n_slots * length * 8).view(np.float64)
+        self._slots = aligned_empty(slots * length * 8).view(np.float64)
         self._stack = np.empty(length * levels)
         scratch_bytes = workspace_bytes(k, d, padded, size, white)
         self._scratch = aligned_empty(threads * scratch_bytes)
@@ -218,7 +225,9 @@ def _launch_parts(code: int, table: npt.NDArray[np.int64], count: int, team: int
 
 def address(array: npt.NDArray[Any]) -> int:
     """Address of an array's first element."""
-    where: int = array.__array_interface__["data"][0]  # a third of the time of `array.ctypes.data`
+    if array.flags.carray and array.size:
+        return ctypes.addressof(_BYTE.from_buffer(array))  # a third of the time of what follows
+    where: int = array.__array_interface__["data"][0]
     return where
 
 

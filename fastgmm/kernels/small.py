@@ -136,7 +136,7 @@ def make_block(d: int) -> Any:
                     at(ws.resp, c * TILE),
                 )
             finish_tile(table, start, count, total, tag, ws, slot)
-            if table[a.MODE] != a.FIT:
+            if table[a.MODE] != a.FIT and table[a.MODE] != a.ASSIGN:
                 continue
             for c in range(k):
                 moments(

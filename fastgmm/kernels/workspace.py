@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numba.extending
@@ -46,6 +47,7 @@ class Workspace(NamedTuple):
     found: Any  # (1,) int64
 
 
+@functools.lru_cache(maxsize=64)
 def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int) -> int:
     """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 16), with `white` up to twice that."""
     lanes = VECTOR_BYTES // size
