@@ -48,7 +48,7 @@ def lloyd(
     rounds : int
         Iterations at most.
     deadline : float, optional
-        Value of `time.perf_counter`: no iteration begins later, except that a few milliseconds' worth are one.
+        Value of `time.perf_counter`: no iteration begins later, but those that fit into one launch are one.
 
     Raises
     ------

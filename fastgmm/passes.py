@@ -289,7 +289,8 @@ def score_samples(rows: RowSource, density: Density) -> Float64Array:
     out = np.empty(rows.n_rows)
     if Runner().run(program, rows, a.SCORE, out)[a.LOST] > 0.0:
         raise_non_finite(rows)
-    out += top
+    if top != 0.0:
+        out += top
     return out
 
 
