@@ -213,12 +213,23 @@ def test_arrays_in_files_with_several(tmp_path):
         open_rows(tmp_path / "x.h5", header="yes")
 
 
-def test_large_chunks_are_told(tmp_path, monkeypatch):
-    from fastgmm.data.formats import chunked
+@pytest.mark.parametrize(
+    ("kind", "what", "remedy"),
+    [
+        ("hdf5", "chunks of 333 rows are read whole", "chunks of a few MiB"),
+        ("zarr-shards", "chunks of 500 rows", "chunks of a few MiB"),
+        ("ipc", "record batches are read whole", "batches of a few MiB"),
+        ("parquet-one", "row groups are large", "smaller row groups and without dictionaries"),
+    ],
+)
+def test_files_that_take_much_memory_are_told(tmp_path, monkeypatch, kind, what, remedy):
+    from fastgmm.data import opening
+    from fastgmm.data.formats import parquet
 
-    monkeypatch.setattr(chunked, "LARGE_CHUNK", 1000)
-    path = sources.write(tmp_path, "hdf5", rows())
-    with pytest.warns(fastgmm.FastgmmWarning, match=r"chunks of 333 rows .* rewrite it with chunks of a few MiB"):
+    path = sources.write(tmp_path, kind, rows())
+    monkeypatch.setattr(opening, "LARGE", 1000)
+    monkeypatch.setattr(parquet, "RUN_BYTES", 100)
+    with pytest.warns(fastgmm.FastgmmWarning, match=rf"{path.name} takes some .* MiB .*{what}.*{remedy}"):
         open_rows(path)
 
 

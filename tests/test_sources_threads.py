@@ -14,7 +14,7 @@ import pytest
 
 from fastgmm import GaussianMixture, open_rows
 from fastgmm.data import as_rows
-from fastgmm.data.formats.arrow import ParquetPart
+from fastgmm.data.formats.parquet import ParquetPart
 from tests import sources
 from tests.test_sources import BLOCK, N, rows
 
@@ -154,7 +154,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(expected))
 
 
 def test_reading_starts_where_it_is_told(tmp_path):
-    """Row groups before the start are not decoded: a part of a large file costs a part."""
+    """Row groups before the start, and behind the end, are not decoded: a part of a large file costs a part."""
     path = sources.write(tmp_path, "parquet-777", rows())
     part = ParquetPart(path)
     asked = []
@@ -178,6 +178,9 @@ def test_reading_starts_where_it_is_told(tmp_path):
     pieces = list(part.pieces((0,), None, 777 * 4 + 5))
     assert asked == [list(range(4, 12))]
     assert sum(piece.n_rows for piece in pieces) == N - 777 * 4 - 5
+    pieces = list(part.until(777 * 6 + 1).pieces((0,), None, 777 * 4 + 5))
+    assert asked[1:] == [[4, 5, 6]]
+    assert sum(piece.n_rows for piece in pieces) == 777 * 2 - 4
 
 
 def test_as_rows_of_an_array_is_as_it_was():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,8 +14,11 @@ from fastgmm.data.formats.base import narrowest
 from fastgmm.data.formats.chunked import OpenArrayPart
 from fastgmm.data.formats.iterables import BlocksPart
 from fastgmm.data.streams import BLOCK_BYTES, PREFETCH, Selection, StreamRows
-from fastgmm.errors import InvalidDataError, InvalidDataTypeError, InvalidParameterError
+from fastgmm.errors import FastgmmWarning, InvalidDataError, InvalidDataTypeError, InvalidParameterError
 from fastgmm.validation import check_choice, check_integer
+
+LARGE = 1 << 27
+"""Memory that a decoder may take without a warning."""
 
 _FLOATS = ("float32", "float64")
 
@@ -142,9 +146,19 @@ def choose(
     if weight is not None:
         for part in parts:
             part.dtype([weight])
+    _warn_of_memory(parts, [*columns] if weight is None else [*columns, weight])
     names = tuple(parts[0].names[j] for j in columns) if parts[0].named else None
     selection = Selection(tuple(columns), weight, names, dtype or narrowest(types), block_bytes, prefetch)
     return StreamRows(parts, selection)
+
+
+def _warn_of_memory(parts: Sequence[Part], columns: Sequence[int]) -> None:
+    """Say so if reading takes much more memory than the blocks that are read ahead."""
+    part = max(parts, key=lambda one: one.held_bytes(columns))
+    held = part.held_bytes(columns)
+    if held > LARGE:
+        msg = f"{part.source} takes some {held >> 20} MiB of memory to be read, for {part.remedy}"
+        warnings.warn(msg, FastgmmWarning, stacklevel=4)
 
 
 def opened(what: Any) -> Any:

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
-
-ALIGNMENT = 64
+from fastgmm.data.room import room
+from fastgmm.typing import Float64Array, FloatArray, RowBlock
 
 JOIN_SECONDS = 10.0
 """How long a pass waits for its thread to notice that it is over. A thread that hangs in the caller's own iterator, or
@@ -45,14 +44,8 @@ class _StoppedError(Exception):
 
 def make_buffer(n_rows: int, n_features: int, dtype: np.dtype[np.floating], *, weighted: bool) -> Buffer:
     """Return an aligned buffer."""
-    x = _aligned(n_rows * n_features * dtype.itemsize).view(dtype).reshape(n_rows, n_features)
-    return Buffer(x, _aligned(n_rows * 8).view(np.float64) if weighted else None)
-
-
-def _aligned(n_bytes: int) -> Array:
-    raw = np.empty(n_bytes + ALIGNMENT, np.uint8)
-    begin = -raw.ctypes.data % ALIGNMENT
-    return raw[begin : begin + n_bytes]
+    x = room(n_rows * n_features * dtype.itemsize).view(dtype).reshape(n_rows, n_features)
+    return Buffer(x, room(n_rows * 8).view(np.float64) if weighted else None)
 
 
 def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:

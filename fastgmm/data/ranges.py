@@ -32,7 +32,7 @@ def read_range(rows: StreamRows, start: int, stop: int) -> tuple[FloatArray, Flo
     for part, end in zip(rows._parts, rows._known().ends, strict=True):
         at, last = max(start, begin), min(stop, end)
         if at < last:
-            for piece in part.pieces(columns, weight, at - begin):
+            for piece in part.until(last - begin).pieces(columns, weight, at - begin):
                 n = min(piece.n_rows, last - at)
                 here = slice(at - start, at - start + n)
                 piece.copy(0, n, x[here], None if w is None else w[here])

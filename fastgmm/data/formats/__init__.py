@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fastgmm.data.formats.arrow import IpcPart, ParquetPart
+from fastgmm.data.formats.arrow import IpcPart
 from fastgmm.data.formats.base import Part, needs
 from fastgmm.data.formats.chunked import Hdf5Part, ZarrPart
 from fastgmm.data.formats.npy import NpyPart
+from fastgmm.data.formats.parquet import ParquetPart
 from fastgmm.data.formats.text import REMEDY, CsvPart
 from fastgmm.errors import InvalidDataError, InvalidParameterError
 

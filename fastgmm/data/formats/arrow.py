@@ -1,13 +1,12 @@
-"""Parquet, Arrow IPC and Feather, read by pyarrow batch by batch.
+"""What files of Arrow's types have in common, and Arrow IPC (Feather), read by pyarrow batch by batch.
 
-1. Parquet: ``ParquetFile.iter_batches`` without pre-buffering and with a small stream buffer a column. pyarrow's
-   datasets and its defaults hold a whole file, or whole row groups; this holds a few MB, whatever the row groups are.
-2. IPC files are read batch by batch with plain reads. Where batches are so large that this would take much memory, the
-   file is memory mapped instead: its pages can be taken back at any time.
+IPC files are read with plain reads. Where batches are so large that this would take much memory, the file is memory
+mapped instead: its pages can be taken back at any time.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,43 +25,21 @@ from fastgmm.data.formats.base import (
     new_stage,
     refuse_type,
 )
+from fastgmm.data.formats.columns import column_dtype, column_values
 from fastgmm.errors import InvalidDataError
-from fastgmm.typing import Array
-
-BATCH_BYTES = 1 << 22
-"""Rows of a Parquet batch, decoded: large enough that pyarrow's cost a batch does not show."""
-
-BUFFER_BYTES = 1 << 18
-"""Encoded bytes of a column that pyarrow reads ahead."""
 
 MAP_BYTES = 1 << 25
 """Average batch of an IPC file from which on it is mapped."""
 
 
-def column_dtype(kind: Any) -> np.dtype[Any] | None:
-    """Return the NumPy type that a column of an Arrow type is read as; None if it holds no numbers."""
-    import pyarrow as pa
+class ArrowPart(Part):
+    """What Parquet and IPC have in common: a schema, and columns that may hold missing values.
 
-    if pa.types.is_float32(kind):
-        return np.dtype(np.float32)
-    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    return np.dtype(np.float64) if any(is_one(kind) for is_one in numeric) else None
-
-
-def column_values(column: Any) -> Array:
-    """Return an Arrow column as an array; missing values are NaN."""
-    import pyarrow as pa
-
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if column.null_count and pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    values: Array = column.to_numpy(zero_copy_only=False)
-    return values
-
-
-class _ArrowPart(Part):
-    """What Parquet and IPC have in common: a schema, and batches."""
+    Parameters
+    ----------
+    path : Path
+    schema : pyarrow.Schema
+    """
 
     named = True
 
@@ -70,47 +47,34 @@ class _ArrowPart(Part):
         self.source = str(path)
         self._path = path
         # pandas stores an unnamed index as a column of this name; it is no feature.
-        fields = [field for field in schema if not field.name.startswith("__index_level_")]
-        self.names = tuple(field.name for field in fields)
-        self._types = [column_dtype(field.type) for field in fields]
-        self._type_names = [str(field.type) for field in fields]
-        positions = {name: j for j, name in enumerate(schema.names)}
-        self._positions = [positions[name] for name in self.names]
+        places = [i for i, name in enumerate(schema.names) if not name.startswith("__index_level_")]
+        self.names = tuple(schema.names[i] for i in places)
+        self._positions = places
+        self._types = [schema.field(i).type for i in places]
 
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
         """Return float32 if all these columns are."""
-        for j in columns:
-            if self._types[j] is None:
-                raise refuse_type(self.source, f"column '{self.names[j]}'", self._type_names[j])
-        return narrowest([kind for j in columns if (kind := self._types[j]) is not None])
+        found = [column_dtype(self._types[j]) for j in columns]
+        for j, kind in zip(columns, found, strict=True):
+            if kind is None:
+                raise refuse_type(self.source, f"column '{self.names[j]}'", self._types[j])
+        return narrowest([kind for kind in found if kind is not None])
 
     def stamp(self) -> object:
         """Return size, time and identity of the file."""
         return file_stamp(self._path)
 
-    def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
-        """Yield one piece a batch."""
-        wanted = [*columns] if weight is None else [*columns, weight]
-        stage = new_stage()
-        with self._complaints():
-            for batch, first in self._batches(wanted, start):
-                rows = batch.slice(first) if first else batch
-                if rows.num_rows:
-                    read = [column_values(rows.column(i)) for i in range(len(wanted))]
-                    yield ColumnPiece(read[: len(columns)], None if weight is None else read[-1], stage)
-
-    def _batches(self, wanted: Sequence[int], start: int) -> Iterator[tuple[Any, int]]:
-        """Yield batches of these columns, in this order, and the first row wanted of each."""
-        raise NotImplementedError
+    @abstractmethod
+    def values(self, column: int, start: int) -> Iterator[Any]:
+        """Yield one column from row `start` on, as Arrow arrays."""
 
     def is_missing(self, row: int, column: int) -> bool:
         """Whether the value is null."""
-        with self._complaints():
-            batch, first = next(self._batches([column], row))
-            return not batch.column(0)[first].is_valid
+        with self.complaints():
+            return not next(self.values(column, row))[0].is_valid
 
     @contextmanager
-    def _complaints(self) -> Iterator[None]:
+    def complaints(self) -> Iterator[None]:
         """Turn what pyarrow raises while it reads into an error that names the file."""
         import pyarrow as pa
 
@@ -123,8 +87,13 @@ class _ArrowPart(Part):
             raise InvalidDataError(msg) from error
 
 
-def _opened(path: Path, what: str, open_it: Callable[[], Any]) -> Any:
-    """Open a file with pyarrow, or say that it is empty, or not of its format."""
+def opened(path: Path, what: str, open_it: Callable[[], Any]) -> Any:
+    """Open a file with pyarrow, or say that it is empty, or not of its format.
+
+    Raises
+    ------
+    ImportError, InvalidDataError, OSError
+    """
     pyarrow = needs("pyarrow", "parquet", f"reading {what}")
     if not path.stat().st_size:
         msg = f"{path} is empty: expected {what}."
@@ -138,52 +107,7 @@ def _opened(path: Path, what: str, open_it: Callable[[], Any]) -> Any:
         raise InvalidDataError(msg) from error
 
 
-class ParquetPart(_ArrowPart):
-    """A Parquet file of numeric columns; needs pyarrow.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    ImportError
-        If pyarrow is missing.
-    InvalidDataError
-        If the file is no Parquet file.
-    OSError
-    """
-
-    def __init__(self, path: Path) -> None:
-        needs("pyarrow", "parquet", "reading Parquet")
-        with _opened(path, "a Parquet file", lambda: self._open(path)) as file:
-            super().__init__(path, file.schema_arrow)
-            self.n_rows = file.metadata.num_rows
-            self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        self.read_bytes = 2 * BATCH_BYTES + BUFFER_BYTES * len(self.names)
-
-    @staticmethod
-    def _open(path: Path, columns: int = 1) -> Any:
-        parquet = needs("pyarrow.parquet", "parquet", "reading Parquet")
-        buffer_bytes = max(min(BUFFER_BYTES, (1 << 24) // columns), 1 << 14)
-        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=buffer_bytes)
-
-    def _batches(self, wanted: Sequence[int], start: int) -> Iterator[tuple[Any, int]]:
-        names = [self.names[j] for j in wanted]
-        groups = list(range(len(self._groups)))
-        while groups and start >= self._groups[groups[0]]:
-            start -= self._groups[groups.pop(0)]
-        rows = min(max(BATCH_BYTES // (8 * len(names)), 1024), 1 << 16)
-        with self._open(self._path, len(names)) as file:
-            for batch in file.iter_batches(rows, row_groups=groups, columns=names, use_threads=False):
-                if start >= batch.num_rows:
-                    start -= batch.num_rows
-                    continue
-                yield batch.select(names), start
-                start = 0
-
-
-class IpcPart(_ArrowPart):
+class IpcPart(ArrowPart):
     """An Arrow IPC file (Feather) or stream of numeric columns; needs pyarrow.
 
     Parameters
@@ -199,6 +123,8 @@ class IpcPart(_ArrowPart):
     OSError
     """
 
+    remedy = "its record batches are read whole: write it again with batches of a few MiB"
+
     def __init__(self, path: Path) -> None:
         pa = needs("pyarrow", "parquet", "reading Arrow IPC")
         self._is_file = True
@@ -206,15 +132,15 @@ class IpcPart(_ArrowPart):
         with path.open("rb") as probe:
             self._is_file = probe.read(6) == b"ARROW1"
         self._path = path
-        with _opened(path, "an Arrow IPC (Feather) file or stream", lambda: self._reader(path)) as reader:
+        self._batch_bytes = 0
+        with opened(path, "an Arrow IPC (Feather) file or stream", lambda: self._reader(path)) as reader:
             super().__init__(path, reader.schema)
             self.n_rows = None
             if self._is_file:
-                size = path.stat().st_size // max(reader.num_record_batches, 1)
-                self._map = size > MAP_BYTES
-                self.read_bytes = 2 * min(size, MAP_BYTES)
+                self._batch_bytes = path.stat().st_size // max(reader.num_record_batches, 1)
+                self._map = self._batch_bytes > MAP_BYTES
         if self._is_file:
-            with self._complaints():
+            with self.complaints():
                 try:
                     counted = pa.ipc.open_file(pa.memory_map(str(path)))  # touches the metadata only
                 except OSError:  # not mappable
@@ -227,7 +153,26 @@ class IpcPart(_ArrowPart):
         file = pa.memory_map(str(path)) if self._map else pa.OSFile(str(path))
         return pa.ipc.open_file(file) if self._is_file else pa.ipc.open_stream(file)
 
-    def _batches(self, wanted: Sequence[int], start: int) -> Iterator[tuple[Any, int]]:
+    def held_bytes(self, columns: Sequence[int]) -> int:  # noqa: ARG002 - batches are read whole
+        """Return two batches."""
+        return 2 * min(self._batch_bytes, MAP_BYTES)
+
+    def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
+        """Yield one piece a batch."""
+        wanted = [*columns] if weight is None else [*columns, weight]
+        stage = new_stage()
+        with self.complaints():
+            for batch in self._batches(wanted, start):
+                read = [column_values(column) for column in batch.columns]
+                yield ColumnPiece(read[: len(columns)], None if weight is None else read[-1], stage)
+
+    def values(self, column: int, start: int) -> Iterator[Any]:
+        """Yield one column from row `start` on, as Arrow arrays."""
+        for batch in self._batches([column], start):
+            yield batch.column(0)
+
+    def _batches(self, wanted: Sequence[int], start: int) -> Iterator[Any]:
+        """Yield batches of these columns, in this order, that begin with row `start`; none is empty."""
         positions = [self._positions[j] for j in wanted]
         with self._reader(self._path) as reader:
             if self._is_file:
@@ -238,5 +183,5 @@ class IpcPart(_ArrowPart):
                 if start >= batch.num_rows:
                     start -= batch.num_rows
                     continue
-                yield batch.select(positions), start
+                yield batch.slice(start).select(positions)
                 start = 0

@@ -59,15 +59,15 @@ class Part(ABC):
         Whether the names come from the file.
     n_rows : int or None
         None where only reading tells.
-    read_bytes : int
-        What the reader itself holds at a time, roughly, beside the rows it hands out.
+    remedy : str
+        How to write it so that `held_bytes` is less.
     """
 
     source: str
     names: tuple[str, ...]
     named: bool
     n_rows: int | None
-    read_bytes: int = READ_BYTES
+    remedy: str = ""
 
     @abstractmethod
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
@@ -81,7 +81,7 @@ class Part(ABC):
 
     @abstractmethod
     def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
-        """Yield the rows from `start` on, in order.
+        """Yield the rows from `start` on, in order. A piece is valid until the next one is asked for.
 
         Parameters
         ----------
@@ -92,6 +92,14 @@ class Part(ABC):
         start : int
             First row.
         """
+
+    def until(self, stop: int) -> Part:  # noqa: ARG002 - few formats decode ahead of what they yield
+        """Return a part that need not give the rows from `stop` on, for who wants only those before."""
+        return self
+
+    def held_bytes(self, columns: Sequence[int]) -> int:  # noqa: ARG002 - few formats decode column by column
+        """Return what reading these columns takes at a time, roughly, beside the rows that are handed out."""
+        return READ_BYTES
 
     def stamp(self) -> object:
         """Return what changes when the part changes, None if nothing tells."""

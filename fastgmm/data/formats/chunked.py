@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm.data.formats.base import READ_BYTES, ArrayPiece, Part, Piece, file_stamp, first_sentence, needs
-from fastgmm.errors import FastgmmWarning, InvalidDataError
-
-LARGE_CHUNK = 1 << 26
-"""A chunk is decoded whole; from this size on a warning says so."""
+from fastgmm.errors import InvalidDataError
 
 
 class ChunkedPart(Part):
@@ -61,13 +57,8 @@ class ChunkedPart(Part):
         chunk_rows = int(chunks[0]) if chunks else 1
         chunk_bytes = chunk_rows * row_bytes
         self._step = max(READ_BYTES // chunk_bytes, 1) * chunk_rows
-        self.read_bytes = 2 * self._step * row_bytes
-        if chunk_bytes > LARGE_CHUNK:
-            msg = (
-                f"{self.source} has chunks of {chunk_rows} rows ({chunk_bytes >> 20} MiB), which are read whole and "
-                "take that much memory; rewrite it with chunks of a few MiB"
-            )
-            warnings.warn(msg, FastgmmWarning, stacklevel=2)
+        self._held: int = 2 * self._step * row_bytes
+        self.remedy = f"its chunks of {chunk_rows} rows are read whole: write it again with chunks of a few MiB"
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -95,6 +86,10 @@ class ChunkedPart(Part):
         """Return float32 for float32, else float64."""
         single = self._type.kind == "f" and self._type.itemsize == 4
         return np.dtype(np.float32 if single else np.float64)
+
+    def held_bytes(self, columns: Sequence[int]) -> int:  # noqa: ARG002 - chunks are read whole
+        """Return a chunk, encoded and decoded."""
+        return self._held
 
     def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
         """Yield the whole as one piece."""

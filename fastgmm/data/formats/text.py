@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from fastgmm.data.formats.base import ArrayPiece, ColumnPiece, Part, Piece, file_stamp, new_stage, skipped
+from fastgmm.data.formats.columns import column_values
 from fastgmm.errors import InvalidDataError
 from fastgmm.typing import Float64Array
 
@@ -54,7 +55,6 @@ class CsvPart(Part):
     def __init__(self, content: Path | bytes, header: str = "auto", source: str | None = None) -> None:
         self.source = str(content) if source is None else source
         self.n_rows = None
-        self.read_bytes = 8 * BLOCK_BYTES
         self._content = content
         try:
             with self._open() as file:
@@ -78,6 +78,10 @@ class CsvPart(Part):
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:  # noqa: ARG002 - text has no type
         """Return float64."""
         return np.dtype(np.float64)
+
+    def held_bytes(self, columns: Sequence[int]) -> int:  # noqa: ARG002 - lines are parsed whole
+        """Return the text that is parsed at a time, and what becomes of it."""
+        return 8 * BLOCK_BYTES
 
     def stamp(self) -> object:
         """Return size, time and identity of the file."""
@@ -141,7 +145,7 @@ class CsvPart(Part):
             ) as reader:
                 for batch in reader:
                     if batch.num_rows:
-                        read = [column.to_numpy() for column in batch.columns]
+                        read = [column_values(column) for column in batch.columns]
                         yield ColumnPiece(read[:weight], None if weight is None else read[weight], stage)
         except (pa.ArrowException, ValueError, OSError):
             return
