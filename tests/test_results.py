@@ -152,6 +152,8 @@ for large in {large}:
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     """Data of 96 MB where the address space may grow by 64: (2 + 1) blocks of 1 MiB, the decoder, the results.
 
+    Parquet in one row group, read in step, and in groups that are decoded whole, 16 MiB at a time.
+
     pyarrow's allocator takes memory in segments of 32 MiB, so one more of these may come at any moment, whatever is
     read.
     """
@@ -160,7 +162,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     large.mkdir()
     small.mkdir()
     x = np.random.default_rng(0).normal(size=(2_000_000, 6))
-    kinds = ("npy", "parquet-one", "feather", "hdf5-plain")
+    monkeypatch.setitem(sources.WRITERS, "parquet-runs", ("runs.parquet", sources._parquet(150_000)))
+    kinds = ("npy", "parquet-one", "parquet-runs", "feather", "hdf5-plain")
     paths = [[str(sources.write(f, kind, part)) for kind in kinds] for f, part in ((small, x[:100_000]), (large, x))]
     code = MEMORY.format(top=str(TOP), small=paths[0], large=paths[1], space=64 << 20)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

@@ -112,10 +112,18 @@ class ParquetWriter:
 
     def write(self, columns: Columns) -> None:
         """Add rows."""
-        table = self._arrow.table({name: np.ascontiguousarray(column) for name, column in columns.items()})
+        table = self._arrow.table([self._column(values) for values in columns.values()], names=list(columns))
         if self._writer is None:
-            self._writer = self._parquet.ParquetWriter(self._file, table.schema)
+            # Numbers that hardly repeat are smaller without a dictionary, and faster to read.
+            repeated = [name for name, values in columns.items() if values.dtype.kind != "f"]
+            self._writer = self._parquet.ParquetWriter(self._file, table.schema, use_dictionary=repeated)
         self._writer.write_table(table)
+
+    def _column(self, values: Array) -> Any:
+        """Return an Arrow array of the same memory; ``pyarrow.array`` would import pandas for it."""
+        values = np.ascontiguousarray(values)
+        kind = self._arrow.from_numpy_dtype(values.dtype)
+        return self._arrow.Array.from_buffers(kind, len(values), [None, self._arrow.py_buffer(values)])
 
     def close(self) -> None:
         """Write the footer."""
