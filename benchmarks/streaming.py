@@ -1,10 +1,10 @@
 """Rows that stay on disk: rate and memory of passes over a stream, beside the same rows in memory.
 
-``python -m benchmarks.streaming`` writes 2e7 rows of 16 float32 features (1.28 GB, as ``.npy`` and as Parquet) to a
-temporary folder and measures, each in a process of its own: a pass over the array in memory, the reader alone, a pass
-over the stream, and the peak memory of a whole fit from the stream where the address space may grow by 1 GB only.
-``--rows`` changes N, ``--folder`` keeps the files, ``--only`` runs one measurement. ``--sklearn`` compares the memory
-of a fit with scikit-learn's at N = 2e6, D = 16, K = 32 instead.
+``python -m benchmarks.streaming`` writes 2e7 rows of 16 float32 features (1.28 GB, as ``.npy`` and as Parquet of three
+kinds, see `PARQUET`) to a temporary folder and measures, each in a process of its own: a pass over the array in memory,
+the reader alone, a pass over the stream, and the peak memory of a whole fit from the stream where the address space may
+grow by 1 GB only. ``--rows`` changes N, ``--folder`` keeps the files, ``--only`` runs what has this in its name.
+``--sklearn`` compares the memory of a fit with scikit-learn's at N = 2e6, D = 16, K = 32 instead.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ from benchmarks.memory import peak_resident, reset_peak, resident
 K, D = 16, 16
 ADDRESS_SPACE = 1 << 30
 TOP = Path(__file__).parents[1]
+
+PARQUET = {
+    "dictionary": (1 << 18, {}),
+    "default": (1 << 20, {}),
+    "plain": (1 << 20, {"use_dictionary": False}),
+}
+"""Name -> rows of a row group, and options of the writer. 2**18 values fit into a dictionary of 1 MB and are all
+encoded with one; with pyarrow's own 2**20 rows the dictionary is full after a quarter, and the rest is plain."""
 
 
 def parameters(k: int = K, d: int = D):
@@ -58,16 +66,24 @@ def write(folder: Path, n: int) -> None:
 
     names = [f"x{j}" for j in range(D)]
     schema = pa.schema([(name, pa.float32()) for name in names])
-    if (folder / "x.npy").exists():
-        return
-    out = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float32, (n, D))
-    with pq.ParquetWriter(folder / "x.parquet", schema) as parquet:
+    npy = folder / "x.npy"
+    if not npy.exists():
+        out = np.lib.format.open_memmap(npy, "w+", np.float32, (n, D))
         first = 0
         for x in pieces(n):
             out[first : first + len(x)] = x
-            parquet.write_table(pa.table([x[:, j] for j in range(D)], names=names))
             first += len(x)
-    out.flush()
+        out.flush()
+    rows = np.load(npy, mmap_mode="r")
+    for name, (group, options) in PARQUET.items():
+        path = folder / f"{name}.parquet"
+        if path.exists():
+            continue
+        with pq.ParquetWriter(path, schema, **options) as parquet:
+            for first in range(0, n, group):
+                x = rows[first : first + group]
+                table = pa.table([np.ascontiguousarray(x[:, j]) for j in range(D)], names=names)
+                parquet.write_table(table, row_group_size=group)
 
 
 def seconds_of(run, repeats: int) -> float:
@@ -170,30 +186,27 @@ print(json.dumps(streaming.MEASUREMENTS[{kind!r}]({source!r}, {count})))"""
 
 
 def report(folder: Path, only: str | None, repeats: int) -> None:
-    npy, parquet = str(folder / "x.npy"), str(folder / "x.parquet")
     rates: dict[str, float] = {}
-    plan = [
-        ("in memory", "pass", f"array:{npy}"),
-        ("reader, .npy", "reader", npy),
-        ("stream, .npy", "pass", npy),
-        ("reader, Parquet", "reader", parquet),
-        ("stream, Parquet", "pass", parquet),
-    ]
+    npy = str(folder / "x.npy")
+    sources = {".npy": npy, **{f"Parquet, {name}": str(folder / f"{name}.parquet") for name in PARQUET}}
+    plan = [("in memory", "pass", f"array:{npy}")]
+    for name, source in sources.items():
+        plan += [(f"reader, {name}", "reader", source), (f"stream, {name}", "pass", source)]
     for name, kind, source in plan:
-        if only is None or only == name:
+        if only is None or only in name:
             found = in_a_process(kind, source, repeats)
             rates[name] = found["rate"]
-            print(f"{name:18} {found['rate'] / 1e6:7.2f} million rows a second, {found['seconds']:6.2f} s", flush=True)
-    for end in (".npy", "Parquet"):
-        if {"in memory", f"reader, {end}", f"stream, {end}"} <= rates.keys():
-            share = rates[f"stream, {end}"] / min(rates["in memory"], rates[f"reader, {end}"])
-            print(f"{end:18} {share:7.0%} of the smaller of the first two")
-    for source in (npy, parquet):
-        if only in (None, "memory"):
+            print(f"{name:27} {found['rate'] / 1e6:7.2f} million rows a second, {found['seconds']:6.2f} s", flush=True)
+    for name in sources:
+        if {"in memory", f"reader, {name}", f"stream, {name}"} <= rates.keys():
+            share = rates[f"stream, {name}"] / min(rates["in memory"], rates[f"reader, {name}"])
+            print(f"{name:27} {share:7.0%} of the smaller of the pass in memory and the reader")
+    for name, source in sources.items():
+        if only is None or only in f"memory, {name}":
             found = in_a_process("memory", source, 2)
             print(
-                f"fit, {Path(source).suffix:13} {found['bytes'] / 1e6:7.0f} MB at the peak, {found['grown'] / 1e6:.0f}"
-                f" MB grown, {found['seconds']:.1f} s",
+                f"memory, {name:19} {found['bytes'] / 1e6:7.0f} MB at the peak, {found['grown'] / 1e6:.0f} MB grown, "
+                f"{found['seconds']:.1f} s",
                 flush=True,
             )
 
