@@ -34,8 +34,9 @@ try:
     import fastgmm.dask
     from fastgmm.dask import rows as dask_rows
     from fastgmm.dask import tasks
-    from fastgmm.dask.cluster import use_cluster, warmed
+    from fastgmm.dask.cluster import use_cluster
     from fastgmm.dask.rows import DaskRows
+    from fastgmm.dask.session import serving
     from fastgmm.dask.sums import accumulate_on, grid_rows
     from fastgmm.partials import Work
 except ImportError:  # asv imports every file of this folder, in environments without Dask
@@ -102,15 +103,15 @@ def fit(n_rows: int, iterations: int, workers: list[int]) -> None:
         print(json.dumps(line), flush=True)
 
 
-def overhead(n_rows: int, n_tasks: int, repeats: int) -> None:
+def overhead(n_rows: int, n_tasks: int, repeats: int, *, direct: bool = True) -> None:
     """What a pass takes beyond the longest worker's computing."""
     with cluster(2) as client:
-        dask_rows.SLABS_PER_WORKER = n_tasks // 2
+        dask_rows.FEWEST_SLABS = n_tasks
         used = use_cluster(client)
         rows = DaskRows(used, data(n_rows, 16), block_rows=grid_rows(K, D, "full", np.float64))
-        with warmed(used, D, "float64"):
+        with serving(used, D, "float64") as session:
             params = model(0).fit(chunk(0, 20_000)).mixture_.params
-            run = accumulate_on(rows, "full")
+            run = accumulate_on(rows, "full", session=session if direct else None)
             for _ in range(3):
                 run(params)
             walls = []
@@ -118,7 +119,7 @@ def overhead(n_rows: int, n_tasks: int, repeats: int) -> None:
                 start = time.perf_counter()
                 run(params)
                 walls.append(time.perf_counter() - start)
-            # the same tasks, one after the other in each worker, without anything between them
+            # the same slabs, one after the other in each worker, without anything between them
             program = passes._build(covariance.density(params), rows.dtype)[0]
             work = Work.of(program, 0, rows.n_rows)
             halves = [rows.slabs()[: n_tasks // 2], rows.slabs()[n_tasks // 2 :]]
@@ -127,8 +128,9 @@ def overhead(n_rows: int, n_tasks: int, repeats: int) -> None:
                 futures = client.map(timed, [work] * 2, halves, pure=False)
                 alone.append(max(client.gather(futures)))
     wall, busy = statistics.median(walls), statistics.median(alone)
-    line = {"what": "overhead", "rows": n_rows, "tasks": len(rows.slabs()), "wall": round(wall * 1e3, 2)}
-    print(json.dumps({**line, "busy": round(busy * 1e3, 2), "overhead": round((wall - busy) * 1e3, 2)}), flush=True)
+    line = {"what": "overhead", "direct": direct, "rows": n_rows, "tasks": len(rows.slabs())}
+    line |= {"wall": round(wall * 1e3, 2), "busy": round(busy * 1e3, 2), "overhead": round((wall - busy) * 1e3, 2)}
+    print(json.dumps(line), flush=True)
 
 
 def timed(work: Work, slabs: list[tasks.Slab]) -> float:
@@ -184,12 +186,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--workers", type=int, nargs="*", default=[2])
     parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
     warnings.simplefilter("ignore", fastgmm.ConvergenceWarning)
     if args.what == "fit":
         fit(args.rows, args.iterations, args.workers)
     elif args.what == "overhead":
-        overhead(args.rows, args.tasks, 20)
+        for direct in (True, False):
+            overhead(args.rows, args.tasks, args.repeats, direct=direct)
     else:
         measure_model()
 

@@ -155,7 +155,7 @@ def test_nothing_is_scattered(client, monkeypatch):
         return [dask_scheduler.tasks[key].run_spec is not None for key in keys]
 
     assert client.run_on_scheduler(made_by_tasks, keys) == [True] * len(keys)
-    assert len(keys) == dask_rows.SLABS_PER_WORKER * 2
+    assert len(keys) == dask_rows.FEWEST_SLABS
 
 
 @pytest.mark.usefixtures("client")

@@ -1,5 +1,7 @@
-"""Workers that die in the middle of a fit: the same bits, and nothing counted twice. `tools/kill_workers.py` does it 20
-times at random moments."""
+"""Workers that die in the middle of a fit: the same bits, and nothing counted twice, by messages and by tasks.
+
+`benchmarks/kill_workers.py` does it 20 times at random moments.
+"""
 
 import os
 import signal
@@ -11,11 +13,13 @@ import pytest
 import fastgmm.dask
 from fastgmm.dask import cluster as clusters
 from fastgmm.dask import sums
+from fastgmm.dask.calls import Calls
 from fastgmm.errors import ClusterError, IncompatibleStatisticsError
 from tests.daskhelp import assert_same_bits, generated, local, made_chunk, model
 
 LENGTHS = (60_003, 1, 50_000, 90_007)
 X = np.concatenate([made_chunk(i, n, 3) for i, n in enumerate(LENGTHS)])
+WAYS = {"messages": {}, "tasks": {"direct": False}, "tasks, read in every pass": {"persist": False}}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +32,8 @@ def pids(client):
     return sorted(client.run(os.getpid).values())
 
 
-@pytest.mark.parametrize("persist", [True, False])
-def test_a_worker_killed_in_the_middle_of_a_pass(client, persist):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_killed_in_the_middle_of_a_pass(client, way):
     here = model("full").fit(X, sample_weight=2.0)
     before = pids(client)
 
@@ -37,25 +41,28 @@ def test_a_worker_killed_in_the_middle_of_a_pass(client, persist):
         if info.iteration == 2:  # the next pass begins now, and takes longer than this
             threading.Timer(0.02, os.kill, (before[0], signal.SIGKILL)).start()
 
-    there = fastgmm.dask.fit(model("full"), generated(LENGTHS), sample_weight=2.0, persist=persist, callback=kill)
+    there = fastgmm.dask.fit(model("full"), generated(LENGTHS), sample_weight=2.0, callback=kill, **WAYS[way])
     assert_same_bits(there, here)
     client.wait_for_workers(2, timeout=60)
     assert before[0] not in pids(client)
 
 
-def test_doubled_and_lost_parts_are_refused(client, monkeypatch):
-    real = sums.TaskRunner._once
-    monkeypatch.setattr(sums.TaskRunner, "_once", lambda self, work: [*(parts := real(self, work)), parts[0]])
+@pytest.mark.parametrize("place", [(Calls, "run"), (sums.ClusterRunner, "_once")], ids=["messages", "tasks"])
+def test_doubled_and_lost_parts_are_refused(client, monkeypatch, place):
+    owner, name = place
+    real = getattr(owner, name)
+    options = {"client": client, "direct": owner is Calls}
+    monkeypatch.setattr(owner, name, lambda self, work: [*(parts := real(self, work)), parts[0]])
     with pytest.raises(IncompatibleStatisticsError, match="overlap"):
-        fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client)
-    monkeypatch.setattr(sums.TaskRunner, "_once", lambda self, work: real(self, work)[1:])
+        fastgmm.dask.fit(model("diag"), generated(LENGTHS), **options)
+    monkeypatch.setattr(owner, name, lambda self, work: real(self, work)[1:])
     with pytest.raises(IncompatibleStatisticsError, match="need all"):
-        fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client)
+        fastgmm.dask.fit(model("diag"), generated(LENGTHS), **options)
 
 
 def test_a_pass_is_tried_again_and_not_for_ever(client, monkeypatch):
     here = model("diag").fit(X)
-    real, calls = sums.TaskRunner._once, []
+    real, calls = sums.ClusterRunner._once, []
 
     def failing(times):
         def once(self, work):
@@ -66,25 +73,27 @@ def test_a_pass_is_tried_again_and_not_for_ever(client, monkeypatch):
 
         return once
 
-    monkeypatch.setattr(sums.TaskRunner, "_once", failing(2))
-    assert_same_bits(fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client), here)
+    monkeypatch.setattr(sums.ClusterRunner, "_once", failing(2))
+    assert_same_bits(fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client, direct=False), here)
     assert len(calls) == 3 * len(set(calls))
-    monkeypatch.setattr(sums.TaskRunner, "_once", failing(100))
+    monkeypatch.setattr(sums.ClusterRunner, "_once", failing(100))
     with pytest.raises(ClusterError, match="lost 5 times"):
-        fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client)
+        fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client, direct=False)
 
 
-def test_slabs_that_were_cancelled_are_cut_again(client, monkeypatch):
+@pytest.mark.parametrize("place", [(Calls, "run"), (sums.ClusterRunner, "_once")], ids=["messages", "tasks"])
+def test_slabs_that_were_cancelled_are_cut_again(client, monkeypatch, place):
     """As after a restart of the scheduler: nothing that was on the cluster is left."""
+    owner, name = place
     here = model("diag").fit(X)
-    real, done = sums.TaskRunner._once, []
+    real, made = getattr(owner, name), []
 
     def once(self, work):
-        done.append(1)
-        if len(done) == 3:
+        made.append(self._rows.slabs())
+        if len(made) == 3:
             client.cancel(self._rows.slabs(), force=True)
         return real(self, work)
 
-    monkeypatch.setattr(sums.TaskRunner, "_once", once)
-    assert_same_bits(fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client), here)
-    assert len(done) == 6  # four iterations, the last evaluation, and one pass again
+    monkeypatch.setattr(owner, name, once)
+    assert_same_bits(fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client, direct=owner is Calls), here)
+    assert made[-1][0].key != made[0][0].key

@@ -1,28 +1,20 @@
-"""The cluster, looked at before anything starts: a client, workers, and the same package with compiled kernels on each.
-
-A worker that joins later, or is started again after it died, is warmed up by a plugin before it gets a task.
-"""
+"""The cluster: a client and its workers, looked at before anything starts, and what is tried again when workers die."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-from distributed import Client, KilledWorker, WorkerPlugin, default_client
+from distributed import Client, KilledWorker, default_client, wait
 from distributed.comm import CommClosedError
 
-from fastgmm import passes
-from fastgmm.covariance import FAMILIES, density, make_params
 from fastgmm.dask import tasks
-from fastgmm.data.arrays import ArrayRows
 from fastgmm.errors import ClusterError, InvalidParameterError
-from fastgmm.kernels._jit import compile_launchers
 
-LOST = (KilledWorker, CancelledError, CommClosedError, ConnectionError, TimeoutError)
+LOST = (KilledWorker, CancelledError, asyncio.CancelledError, CommClosedError, ConnectionError, TimeoutError)
 """What a task or a call ends with when a worker was lost; none of these says that the task itself is wrong."""
 
 ATTEMPTS = 5
@@ -30,6 +22,9 @@ ATTEMPTS = 5
 
 WAIT_SECONDS = 60.0
 """How long a fit waits for a worker when all are gone; nannies start new ones within a few."""
+
+LOOK_SECONDS = 10.0
+"""How often a fit that waits for tasks looks whether there is a worker at all: Dask itself would wait for ever."""
 
 T = TypeVar("T")
 
@@ -69,12 +64,35 @@ class Cluster:
                         "ran out of memory, use more workers or persist=False"
                     )
                     raise ClusterError(msg) from error
-                self._wait(error)
+                self.wait_for_a_worker(error)
                 if recover is not None:
                     recover()
         raise AssertionError  # the loop ends by return or raise
 
-    def _wait(self, cause: BaseException) -> None:
+    def finished(self, futures: Sequence[Any]) -> Sequence[Any]:
+        """Wait for tasks to end, well or not, and return them.
+
+        Raises
+        ------
+        ClusterError
+            If there has been no worker for `WAIT_SECONDS`.
+        """
+        while True:
+            try:
+                wait(futures, timeout=LOOK_SECONDS)
+            except TimeoutError as error:
+                self.wait_for_a_worker(error)
+            else:
+                return futures
+
+    def wait_for_a_worker(self, cause: BaseException) -> None:
+        """Return when there is a worker.
+
+        Raises
+        ------
+        ClusterError
+            If there has been none for `WAIT_SECONDS`.
+        """
         try:
             self.client.wait_for_workers(1, timeout=WAIT_SECONDS)
         except TimeoutError:
@@ -148,50 +166,3 @@ def _check_versions(cluster: Cluster) -> None:
                 "which worker computed what. Install the same release everywhere"
             )
             raise ClusterError(msg)
-
-
-# -- warm-up -----------------------------------------------------------------------------------------------------------
-
-
-class WarmUp(WorkerPlugin):  # type: ignore[misc]  # distributed has no stubs here
-    """Compiles, on every worker and before its first task, the kernels that a fit needs.
-
-    Parameters
-    ----------
-    n_features : int
-    dtype : str
-    """
-
-    def __init__(self, n_features: int, dtype: str) -> None:
-        self.name = f"fastgmm-{n_features}-{dtype}"
-        self._fit = (n_features, dtype)
-
-    def setup(self, worker: Any) -> None:
-        """Compile what this worker will run."""
-        compile_launchers(worker.state.nthreads)
-        warm_up(*self._fit)
-
-
-def warm_up(n_features: int, dtype: str) -> None:
-    """Run the passes of every family over two rows: some fall back on those of another."""
-    rows = ArrayRows(np.vstack([np.zeros(n_features), np.ones(n_features)]).astype(dtype))
-    for name, family in FAMILIES.items():
-        square = np.eye(n_features) if family.shape(1, n_features)[-2:] == (n_features, n_features) else 1.0
-        covariances = np.ones(family.shape(1, n_features)) * square
-        params = make_params(np.ones(1), np.full((1, n_features), 0.5), covariances, name)
-        run = passes.Accumulator(rows, family.scatter)
-        for moments in (True, False):
-            run(density(params), moments=moments)
-
-
-@contextmanager
-def warmed(cluster: Cluster, n_features: int, dtype: str) -> Iterator[None]:
-    """Keep the workers, and those that join, warm for a fit."""
-    plugin = WarmUp(n_features, dtype)
-    cluster.retried(lambda: cluster.client.register_plugin(plugin))
-    try:
-        yield
-    finally:
-        with suppress(*LOST, ValueError, OSError):  # the cluster may be gone: that is not what went wrong
-            cluster.client.unregister_worker_plugin(plugin.name)
-            cluster.client.run(tasks.forget, on_error="ignore")

@@ -7,6 +7,7 @@ describe the work, chunk by chunk, for any Dask scheduler.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import dask.array as da
@@ -14,9 +15,10 @@ import numpy as np
 
 from fastgmm import covariance
 from fastgmm.dask import lazy
-from fastgmm.dask.cluster import Cluster, use_cluster, warmed
+from fastgmm.dask.cluster import Cluster, use_cluster
 from fastgmm.dask.inputs import check_features, collect, shape_of
 from fastgmm.dask.rows import DaskRows
+from fastgmm.dask.session import serving
 from fastgmm.dask.sums import accumulate_on, grid_rows
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._sklearn import naming_bad_values
@@ -27,7 +29,14 @@ Model = TypeVar("Model", bound=GaussianMixture)
 
 
 def fit(
-    model: Model, X: Any, *, sample_weight: Any = None, client: Any = None, persist: bool = True, **options: Any
+    model: Model,
+    X: Any,
+    *,
+    sample_weight: Any = None,
+    client: Any = None,
+    persist: bool = True,
+    direct: bool = True,
+    **options: Any,
 ) -> Model:
     """Fit a model on a cluster; the result has the bits of ``model.fit`` on the same rows in memory.
 
@@ -44,6 +53,10 @@ def fit(
     persist : bool, default True
         Workers keep their rows between passes (as Dask keeps results: counted, spilled to disk, made again when lost).
         False reads them anew in every pass, for data that exceed the workers' memory.
+    direct : bool, default True
+        This process asks the workers itself in every pass, some milliseconds in all. False makes a pass of tasks, which
+        go through the scheduler: only for clusters whose workers cannot be reached from here (that is noticed anyway,
+        but costs seconds). With ``persist=False`` passes are of tasks.
     **options
         ``callback``, ``checkpoint`` and what else `GaussianMixture.fit` takes.
 
@@ -65,8 +78,9 @@ def fit(
         return _rows(cluster, model, X, sample_weight, dtype=dtype, persist=persist)
 
     rows = make_rows(X, sample_weight)
-    engine = Engine(rows=make_rows, sample=_draw, accumulate=accumulate_on)  # type: ignore[arg-type]  # rows elsewhere
-    with warmed(cluster, rows.n_features, rows.dtype.name):
+    with serving(cluster, rows.n_features, rows.dtype.name) as session:
+        accumulate = partial(accumulate_on, session=session if direct else None)
+        engine = Engine(rows=make_rows, sample=_draw, accumulate=accumulate)  # type: ignore[arg-type]  # rows elsewhere
         model._fit(X, sample_weight, engine=engine, rows=rows, names=rows.names, **options)  # type: ignore[arg-type]  # rows elsewhere
     return model
 
@@ -89,7 +103,7 @@ def score(model: GaussianMixture, X: Any, *, sample_weight: Any = None, client: 
     cluster = use_cluster(client)
     rows = _rows(cluster, model, X, sample_weight, dtype=model._pass_dtype, persist=False, fitted=True)
     scatter = covariance.FAMILIES[model.mixture_.covariance_type].scatter
-    with warmed(cluster, rows.n_features, rows.dtype.name), naming_bad_values(rows, weightable=True):  # type: ignore[arg-type]  # rows elsewhere
+    with serving(cluster, rows.n_features, rows.dtype.name), naming_bad_values(rows, weightable=True):  # type: ignore[arg-type]  # rows elsewhere
         stats = accumulate_on(rows, scatter)(model.mixture_.params, moments=False)
     return stats.log_likelihood / rows.total_weight
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import dask
 import dask.array as da
@@ -30,6 +31,9 @@ HALO_ROWS = 20 * 192
 
 SLABS_PER_WORKER = 3
 """Few and fat: enough to even out what workers do besides, few enough for the scheduler."""
+
+FEWEST_SLABS = 16
+"""Of rows that stay on the workers: so that workers that join later can take some over."""
 
 SLACK = 0.05
 """How far, relative to its length, the end of a slab may move to where the sums of its blocks are few."""
@@ -86,7 +90,9 @@ class DaskRows:
         if weight is not None:
             self._weigh(x, weight)
         self._slabs: list[Any] | None = None
-        self._edges = cut(self.n_rows, block_rows, SLABS_PER_WORKER * len(cluster.threads))
+        n_workers = len(cluster.threads)
+        each = max(SLABS_PER_WORKER, -(-FEWEST_SLABS // n_workers)) if persist else SLABS_PER_WORKER
+        self._edges = cut(self.n_rows, block_rows, each * n_workers)
 
     def _weigh(self, x: Any, weight: Any) -> None:
         """Check the weights, and take out the rows of weight 0."""
@@ -162,7 +168,7 @@ class DaskRows:
 
     def _make(self) -> list[Any]:
         made = []
-        addresses = [address for address in self.cluster.threads for _ in range(SLABS_PER_WORKER)]
+        addresses = [address for address, threads in self.cluster.threads.items() for _ in range(threads)]
         make = dask.delayed(tasks.make_slab, pure=False)
         for number, (first, end) in enumerate(pairwise(self._edges)):
             rows = slice(first, min(end + HALO_ROWS, self.n_rows))
@@ -173,20 +179,45 @@ class DaskRows:
                 made.append(make(x, weight, self.dtype.name, first, end))
         return list(self.cluster.client.compute(made, optimize_graph=False)) if self.persist else made
 
+    @property
+    def lengths(self) -> list[int]:
+        """Rows of each slab."""
+        return [end - first for first, end in pairwise(self._edges)]
+
+    def blocks_of(self, block_rows: int) -> list[tuple[int, int]]:
+        """Return first block and end of each slab, in a grid of such blocks."""
+        return [tasks.blocks_of(first, end, block_rows, self.n_rows) for first, end in pairwise(self._edges)]
+
+    def ready(self) -> list[Any]:
+        """Return the slabs, as futures, when all are there; those that died with a worker have then been made again."""
+
+        def settled() -> list[Any]:
+            slabs = self.cluster.finished(self.slabs())
+            for slab in slabs:
+                if slab.status != "finished":
+                    slab.result()  # raises what went wrong
+            return list(slabs)
+
+        return self.cluster.retried(settled, self.recover)
+
+    def move(self, moves: list[tuple[int, str]]) -> None:
+        """Have workers take over slabs, by number, from those that hold them."""
+        slabs, client = self.slabs(), self.cluster.client
+        for number, address in moves:
+            where = {"workers": [address], "allow_other_workers": True}
+            slabs[number] = client.submit(tasks.same, slabs[number], **where, pure=False, key=f"slab-{uuid4().hex}")
+
     def recover(self) -> None:
         """Cut new slabs if some are lost for good; those that died with a worker are being made again already."""
-        if (
-            self._slabs is not None
-            and self.persist
-            and any(s.status not in ("finished", "pending") for s in self._slabs)
-        ):
+        if self._slabs is not None and self.persist and any(s.status in ("error", "cancelled") for s in self._slabs):
             self._slabs = self._make()
 
     def compute(self, delayed: list[Any]) -> list[Any]:
         """Return the results of tasks."""
         client = self.cluster.client
         return self.cluster.retried(
-            lambda: list(client.gather(client.compute(delayed, optimize_graph=False))), self.recover
+            lambda: list(client.gather(self.cluster.finished(client.compute(delayed, optimize_graph=False)))),
+            self.recover,
         )
 
     # -- the sample of a start -----------------------------------------------------------------------------------------

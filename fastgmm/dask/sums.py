@@ -1,13 +1,15 @@
-"""A pass as tasks: one for each slab, a tree of merges where there are many, the rest here.
+"""A pass over distributed rows: by messages (`fastgmm.dask.calls`), or as tasks.
 
-A pass is one graph: the packed parameters travel inline with the tasks (`Work`), each task runs where its slab is, and
-neighbours are merged eight at a time while they are more than eight. The blocks that the sums cover are checked at
-the end, so it does not matter what was computed twice on the way. When workers die, Dask makes their slabs again and
-runs their tasks elsewhere; when it gives up, the pass starts again from the same parameters.
+As tasks a pass is one graph: the packed parameters travel inline with the tasks (`Work`), each task runs where its slab
+is, and neighbours are merged eight at a time while they are more than eight. When workers die, Dask makes their slabs
+again and runs their tasks elsewhere; when it gives up, the pass starts again from the same parameters.
+
+Either way the blocks that the sums cover are checked at the end, so it does not matter what was computed twice.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +18,9 @@ import numpy as np
 
 from fastgmm import covariance, passes
 from fastgmm.dask import tasks
+from fastgmm.dask.calls import Calls, Unreachable
 from fastgmm.dask.rows import DaskRows
+from fastgmm.dask.session import Session
 from fastgmm.em import Accumulate
 from fastgmm.kernels.programs import PROGRAMS
 from fastgmm.kernels.runner import block_rows
@@ -24,6 +28,8 @@ from fastgmm.params import Params
 from fastgmm.partials import Partial, PartialRunner, Work
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Float64Array, RowBlock
+
+_log = logging.getLogger(__name__)
 
 ARITY = 8
 """Parts that one task merges."""
@@ -46,21 +52,30 @@ class _Suspects:
             yield RowBlock(first, x, None)
 
 
-class TaskRunner(PartialRunner):
-    """Runs passes over the slabs of distributed rows.
+class ClusterRunner(PartialRunner):
+    """Runs passes over the slabs of distributed rows: by messages where that is possible, else by tasks.
 
     Parameters
     ----------
     rows : DaskRows
+    session : Session, optional
+        Of the fit; without it, and for rows that do not stay on the workers, there are tasks only.
     """
 
-    def __init__(self, rows: DaskRows) -> None:
+    def __init__(self, rows: DaskRows, session: Session | None = None) -> None:
         super().__init__(self._parts)
         self._rows = rows
+        self._calls = Calls(rows, session) if session is not None and rows.persist else None
         self._last: Any = None
 
     def _parts(self, work: Work) -> list[Partial]:
         rows = self._rows
+        if (calls := self._calls) is not None:
+            try:
+                return rows.cluster.retried(lambda: calls.run(work), rows.recover)
+            except Unreachable as why:
+                _log.warning("fastgmm.dask: passes go through the scheduler, which is slower: %s", why)
+                self._calls = None
         found = rows.cluster.retried(lambda: self._once(work), rows.recover)
         return [part for part in found if part is not None]
 
@@ -79,16 +94,18 @@ class TaskRunner(PartialRunner):
             while len(parts) > ARITY:
                 parts = [merge(parts[i : i + ARITY]) for i in range(0, len(parts), ARITY)]
             level = client.compute(parts, optimize_graph=False)
-        found: list[Partial | None] = client.gather(level)
+        found: list[Partial | None] = client.gather(self._rows.cluster.finished(level))
         # Futures are dropped only now that the next ones are on their way: to drop one is a message, too, and the next
         # message would wait until it is sent.
         self._last = parts, level
         return found
 
 
-def accumulate_on(rows: DaskRows, scatter: str, centre: Float64Array | None = None) -> Accumulate:
+def accumulate_on(
+    rows: DaskRows, scatter: str, centre: Float64Array | None = None, *, session: Session | None = None
+) -> Accumulate:
     """Return the pass of a fit over distributed rows; `centre` as in `fastgmm.passes.Accumulator`."""
-    run = passes.Accumulator(_Suspects(rows), scatter, centre=centre, runner=TaskRunner(rows))
+    run = passes.Accumulator(_Suspects(rows), scatter, centre=centre, runner=ClusterRunner(rows, session))
 
     def accumulate(params: Params, *, moments: bool = True) -> SufficientStatistics:
         return run(covariance.density(params, rows.dtype), moments=moments)

@@ -152,18 +152,29 @@ def rows_at(slab: Slab, before: float, targets: Float64Array) -> tuple[FloatArra
 # -- passes ------------------------------------------------------------------------------------------------------------
 
 
-def run_slab(work: Work, slab: Slab) -> Partial | None:
-    """Run a pass over the blocks that begin in the rows of a slab; None if none does."""
+def run_slab(work: Work, slab: Slab, threads: int | None = None) -> Partial | None:
+    """Run a pass over the blocks that begin in the rows of a slab, with so many threads; None if none does."""
     x, w, first, end = slab
     size = work.block_rows
-    begin, stop = -(-first // size), min(-(-end // size), work.n_blocks)
+    begin, stop = blocks_of(first, end, size, work.n_rows)
     if begin >= stop:
         return None
     rows = slice(begin * size - first, min(stop * size, work.n_rows) - first)
-    threads = worker_threads()
+    threads = worker_threads() if threads is None else threads
     with _turn, limited_threads(threads):
         runner = _runners.setdefault(threads, Runner(threads))
         return run_partial(work, ArrayRows(x[rows], None if w is None else w[rows]), begin, runner=runner)
+
+
+def blocks_of(first: int, end: int, block_rows: int, n_rows: int) -> tuple[int, int]:
+    """Return the blocks of a grid that begin in rows first .. end - 1."""
+    n_blocks = -(-n_rows // block_rows)
+    return -(-first // block_rows), min(-(-end // block_rows), n_blocks)
+
+
+def same(slab: Slab) -> Slab:
+    """Return the slab: what a worker runs to get one that another holds."""
+    return slab
 
 
 def merge_parts(parts: list[Partial | None]) -> Partial | None:
