@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -142,8 +142,9 @@ class DaskRows:
     def blocks(self, multiple: int) -> Iterator[RowBlock]:
         """Yield all rows, brought to this process slab by slab: only labels that a user gives need that."""
         del multiple  # what reads them wants any blocks
-        for slab, first in zip(self.slabs(), self._edges, strict=False):
-            x, weight = self.compute([dask.delayed(tasks.own_rows)(slab)])[0]
+        own = dask.delayed(tasks.own_rows)
+        for number, first in enumerate(self._edges[:-1]):
+            x, weight = self.compute_on_slabs(lambda slabs, n=number: [own(slabs[n])])[0]  # type: ignore[misc]  # n=
             yield RowBlock(first, x, weight)
 
     def originals(self) -> Iterator[tuple[int, FloatArray]]:
@@ -210,39 +211,53 @@ class DaskRows:
     def recover(self) -> None:
         """Cut new slabs if some are lost for good; those that died with a worker are being made again already."""
         if self._slabs is not None and self.persist and any(s.status in ("error", "cancelled") for s in self._slabs):
+            self._slabs = None  # first let go of those that failed, and with them of what they failed for
             self._slabs = self._make()
 
     def compute(self, delayed: list[Any]) -> list[Any]:
         """Return the results of tasks."""
+        return self._retried(lambda: delayed)
+
+    def compute_on_slabs(self, tasks_on: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """Return the results of tasks that are described from the slabs, anew if slabs were lost for good."""
+        return self._retried(lambda: tasks_on(self.slabs()))
+
+    def _retried(self, describe: Callable[[], list[Any]]) -> list[Any]:
         client = self.cluster.client
-        return self.cluster.retried(
-            lambda: list(client.gather(self.cluster.finished(client.compute(delayed, optimize_graph=False)))),
-            self.recover,
-        )
+
+        def once() -> list[Any]:
+            return list(client.gather(self.cluster.finished(client.compute(describe(), optimize_graph=False))))
+
+        return self.cluster.retried(once, self.recover)
 
     # -- the sample of a start -----------------------------------------------------------------------------------------
 
     def whole(self) -> tuple[FloatArray, Float64Array | None]:
         """Return all rows and their weights: for small data."""
-        found = self.compute([dask.delayed(tasks.own_rows)(slab) for slab in self.slabs()])
+        own = dask.delayed(tasks.own_rows)
+        found = self.compute_on_slabs(lambda slabs: [own(slab) for slab in slabs])
         weight = np.concatenate([part for _, part in found]) if self.weighted else None
         return np.concatenate([x for x, _ in found]), weight
 
     def pick(self, targets: Float64Array) -> tuple[FloatArray, Float64Array]:
         """Return the rows in whose share of the weight the targets lie, and how many lie there."""
-        slabs = self.slabs()
         if not self.weighted:
             index, count = np.unique(np.minimum(targets.astype(np.int64), self.n_rows - 1), return_counts=True)
             parts = np.split(index, np.searchsorted(index, self._edges[1:-1]))
             take = dask.delayed(tasks.take_rows)
-            rows = self.compute([take(slab, part) for slab, part in zip(slabs, parts, strict=True)])
+            rows = self.compute_on_slabs(
+                lambda slabs: [take(slab, part) for slab, part in zip(slabs, parts, strict=True)]
+            )
             return np.concatenate(rows), count.astype(np.float64)
-        before: Any = 0.0
-        found = []
-        for slab in slabs:  # a chain: sums of floats have an order
-            found.append(dask.delayed(tasks.rows_at)(slab, before, targets))
-            before = dask.delayed(tasks.last_edge)(slab, before)
-        got = self.compute(found)
+
+        def chain(slabs: list[Any]) -> list[Any]:  # sums of floats have an order
+            found, before = [], 0.0
+            for slab in slabs:
+                found.append(dask.delayed(tasks.rows_at)(slab, before, targets))
+                before = dask.delayed(tasks.last_edge)(slab, before)
+            return found
+
+        got = self.compute_on_slabs(chain)
         return np.concatenate([x for x, _ in got]), np.concatenate([count for _, count in got])
 
 
