@@ -142,9 +142,12 @@ class DaskRows:
     def blocks(self, multiple: int) -> Iterator[RowBlock]:
         """Yield all rows, brought to this process slab by slab: only labels that a user gives need that."""
         del multiple  # what reads them wants any blocks
-        own = dask.delayed(tasks.own_rows)
+
+        def own(number: int) -> Any:
+            return self.compute_on_slabs(lambda slabs: [dask.delayed(tasks.own_rows)(slabs[number])])[0]
+
         for number, first in enumerate(self._edges[:-1]):
-            x, weight = self.compute_on_slabs(lambda slabs, n=number: [own(slabs[n])])[0]  # type: ignore[misc]  # n=
+            x, weight = own(number)
             yield RowBlock(first, x, weight)
 
     def originals(self) -> Iterator[tuple[int, FloatArray]]:
