@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgmm.data.formats.base import READ_BYTES, ArrayPiece, Part, Piece, file_stamp, first_sentence, needs
 from fastgmm.errors import InvalidDataError
+from fastgmm.typing import Float64Array, FloatArray
 
 
 class ChunkedPart(Part):
@@ -94,7 +95,25 @@ class ChunkedPart(Part):
     def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
         """Yield the whole as one piece."""
         with self._opened() as array:
-            yield ArrayPiece(array, columns, weight, start, self._step)
+            yield _StoredPiece(self.source, array, columns, weight, start, self._step)
+
+
+class _StoredPiece(ArrayPiece):
+    """Rows that are decoded when they are sliced; says of which file they are when that fails."""
+
+    def __init__(self, source: str, array: Any, *rest: Any) -> None:
+        super().__init__(array, *rest)
+        self._source = source
+
+    def copy(self, start: int, stop: int, x: FloatArray, w: Float64Array | None) -> None:
+        """Slice, choose the columns and convert."""
+        try:
+            super().copy(start, stop, x, w)
+        except (OSError, RuntimeError, ValueError) as error:  # what h5py, and the codecs of zarr, raise
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
+            msg = f"{self._source} is damaged: {first_sentence(error)}."
+            raise InvalidDataError(msg) from error
 
 
 class Hdf5Part(ChunkedPart):
