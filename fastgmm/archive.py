@@ -31,6 +31,7 @@ __all__ = ["Archive", "read_archive", "write_archive"]
 
 HEADER: Final = "header"
 MAGIC: Final = b"\x93NUMPY\x01\x00"
+PIECE_BYTES: Final = 1 << 24
 ALIGNMENT: Final = 64  # bytes; NumPy's own rule, so that a member can be memory mapped
 DTYPES: Final = {name: np.dtype(name) for name in ("<f8", "<f4", "<i8", "<i4", "<u8", "<u4", "|u1", "|b1")}
 NPY_HEADER: Final = re.compile(
@@ -191,7 +192,9 @@ def _write_member(archive: zipfile.ZipFile, name: str, array: Array) -> None:
     member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     with archive.open(member, "w", force_zip64=little.nbytes >= 1 << 31) as stream:
         stream.write(MAGIC + struct.pack("<H", len(header)) + header)
-        stream.write(little.reshape(-1).view(np.uint8).data)
+        content = little.reshape(-1).view(np.uint8)
+        for start in range(0, content.size, PIECE_BYTES):  # Python looks for Ctrl-C between two writes
+            stream.write(content[start : start + PIECE_BYTES].data)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> Array:

@@ -35,6 +35,7 @@ from fastgmm import covariance
 from fastgmm.covariance import Reference
 from fastgmm.errors import SingularCovarianceError
 from fastgmm.params import Params
+from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array
 
@@ -139,7 +140,8 @@ def recall(params: Params, total_weight: float, reg_covar: Reference, n_rows: in
 
 
 def _full(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: Reference) -> Float64Array:
-    return (covariances - reg_covar * np.eye(n_features)) * weight[:, None, None]
+    ridge = reg_covar * np.eye(n_features)
+    return piecewise(lambda some, share: (some - ridge) * share, covariances, weight[:, None, None])
 
 
 def _pooled(covariances: Float64Array, weight: Float64Array, n_features: int, reg_covar: Reference) -> Float64Array:

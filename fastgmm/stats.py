@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgmm.errors import IncompatibleStatisticsError, InvalidParameterError
+from fastgmm.pieces import piecewise
 from fastgmm.typing import Float64Array
 
 _LOOP_FROM = 1 << 16
@@ -246,7 +247,7 @@ class SufficientStatistics:
             other.mean - (1.0 - fraction)[:, None] * delta,
             self.mean + fraction[:, None] * delta,
         )
-        scatter = self.scatter + other.scatter
+        scatter = piecewise(np.add, self.scatter, other.scatter)
         _subtract_outer(self.kind, scatter, -(self.weight * fraction), delta)
         return SufficientStatistics(
             self.kind,
@@ -276,7 +277,7 @@ class SufficientStatistics:
             self.kind,
             self.weight * factor,
             self.mean,
-            self.scatter * factor,
+            piecewise(lambda scatter: scatter * factor, self.scatter),
             self.log_likelihood * factor,
             self.log_map * factor,
             self.total_weight * factor,

@@ -20,6 +20,7 @@ from fastgmm import (
     NonFiniteDataError,
     SingularCovarianceError,
 )
+from fastgmm.estimators import _report
 
 TYPES = ("full", "tied", "diag", "spherical")
 CENTERS = np.array([[0.0, 0.0, 0.0], [8.0, 0.0, 0.0], [0.0, 8.0, 0.0]])
@@ -375,3 +376,31 @@ def test_collinear_float32_rows_without_reg_covar_are_told_of_every_component():
         assert np.linalg.eigvalsh(model.mixture_.covariances)[:, 0].min() > 1e-6
     with pytest.raises(SingularCovarianceError):
         GaussianMixture(3, reg_covar=0.0, degenerate="raise", random_state=0).fit(data.astype(np.float32))
+
+
+@pytest.mark.parametrize("reg_scale", ["absolute", "relative"])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_flat_components_are_those_of_small_eigenvalues(covariance_type, reg_scale, monkeypatch):
+    """Whichever way is quick: a factorisation in the place of eigenvalues, and power iteration for their direction."""
+    rng = np.random.default_rng(3)
+    x = np.concatenate([rng.normal(c, 1.0, (60, 5)) for c in (0.0, 20.0, 40.0)])
+    x[60:120, 4] = x[60:120, 0] + x[60:120, 1]  # the second component is flat, unless covariances are shared
+    x[120:, 2] = 7.0  # and the third
+    found = []
+    for many in (128, 2):
+        monkeypatch.setattr(_report, "MANY_FEATURES", many)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = GaussianMixture(
+                3,
+                covariance_type=covariance_type,
+                random_state=0,
+                reg_scale=reg_scale,
+                init_params=np.repeat([0, 1, 2], 60),
+            ).fit(x)
+        found.append((model._flat, [str(w.message) for w in caught]))
+    assert found[0] == found[1]
+    unit = x.std(axis=0) if reg_scale == "relative" and covariance_type != "spherical" else np.ones(5)
+    dense = model.mixture_.covariances_dense / unit / unit[:, None]
+    flat = tuple(np.flatnonzero(np.linalg.eigvalsh(dense)[:, 0] <= 2e-6 * (1.0 + 1e-9)))
+    assert model._flat == flat == {"full": (1, 2), "diag": (2,)}.get(covariance_type, ())

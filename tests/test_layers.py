@@ -21,7 +21,7 @@ PACKAGE = TOP / "fastgmm"
 
 # From the ground up; a unit is a module or a folder directly under fastgmm/.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "constants", "typing", "validation", "files"}),
+    frozenset({"errors", "constants", "typing", "validation", "files", "pieces"}),
     frozenset({"archive", "kernels"}),
     frozenset({"stats", "density", "params"}),
     frozenset({"covariance", "nearest"}),

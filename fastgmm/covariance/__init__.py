@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fastgmm.constants import EMPTY_FRACTION, LOG_2PI, PIVOT_TOLERANCE_FLOAT32, RESOLUTION, WEIGHT_SUM_ATOL
 from fastgmm.covariance import components as _components
+from fastgmm.covariance._triangular import exceeds
 from fastgmm.covariance.base import Family, Reference, feature_scales, floor_levels, singular
 from fastgmm.covariance.diag import Diag
 from fastgmm.covariance.full import Full
@@ -22,6 +23,7 @@ from fastgmm.covariance.tied import Tied
 from fastgmm.density import Density
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.params import Params
+from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array
 
@@ -32,6 +34,7 @@ __all__ = [
     "Reference",
     "density",
     "empty_components",
+    "exceeds",
     "family",
     "feature_scales",
     "is_shared",
@@ -290,6 +293,8 @@ def make_params(weights: Any, means: Any, covariances: Any, covariance_type: str
 
 def _as_float64(name: str, value: Any) -> Float64Array:
     try:
+        if isinstance(value, np.ndarray) and value.ndim > 0:
+            return piecewise(lambda some: np.array(some, order="C"), value.astype(np.float64, copy=False))
         return np.array(value, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         msg = f"{name} must be an array of real numbers; got {type(value).__name__} ({error})"

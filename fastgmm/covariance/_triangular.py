@@ -24,6 +24,7 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
+from fastgmm.pieces import pieces, piecewise
 from fastgmm.typing import Float64Array
 
 _WHOLE = 63
@@ -73,7 +74,8 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
     """
     lower = cholesky(name, matrices, shared=shared)
     log_det = -np.log(lower.diagonal(0, 1, 2)).sum(axis=1)
-    _invert_lower(lower)
+    for some in pieces(lower):
+        _invert_lower(lower[some])
     return lower, log_det
 
 
@@ -81,9 +83,9 @@ def _cholesky(matrices: Float64Array) -> Float64Array:
     """Lower Cholesky factors of a stack (K, D, D), zero above the diagonal; raises `numpy.linalg.LinAlgError`."""
     n = matrices.shape[-1]
     if n <= _WHOLE:
-        return _each_cholesky(matrices) if len(matrices) <= _FEW else cast("Float64Array", np.linalg.cholesky(matrices))
+        return _each_cholesky(matrices) if len(matrices) <= _FEW else piecewise(np.linalg.cholesky, matrices)
     with np.errstate(invalid="ignore", over="ignore"):  # of matrices that are not finite; `cholesky` refuses the result
-        return _blocked_cholesky(matrices)
+        return piecewise(_blocked_cholesky, matrices)
 
 
 def _each_cholesky(matrices: Float64Array) -> Float64Array:
@@ -155,6 +157,17 @@ def is_definite(matrix: Float64Array) -> bool:
     return _all_definite(matrix[None])
 
 
+def exceeds(matrix: Float64Array, level: float) -> bool:
+    """Whether all eigenvalues of a symmetric matrix (D, D) are above `level`; costs a factorisation, no eigenvalues."""
+    shifted = matrix.copy()
+    shifted.reshape(-1)[:: matrix.shape[0] + 1] -= level
+    try:
+        lower = _cholesky(shifted[None])
+    except np.linalg.LinAlgError:
+        return False
+    return bool((lower.diagonal(0, 1, 2) > 0.0).all())  # not NaN
+
+
 def _all_definite(matrices: Float64Array) -> bool:
     try:
         lower = _cholesky(matrices)
@@ -197,7 +210,7 @@ def _all_symmetric(matrices: Float64Array) -> bool:
 
 def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool = False) -> None:
     """Raise `InvalidParameterError` unless all matrices of a stack (K, D, D) are symmetric and positive definite."""
-    if _all_symmetric(matrices) and _all_definite(matrices):
+    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)) and _all_definite(matrices):
         return
     for k, matrix in enumerate(matrices):
         which = what if shared else f"{what}[{k}]"
@@ -214,7 +227,7 @@ def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool
 
 def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Array:
     """Return the `inverse` of what `check_definite` accepts; sound matrices are factorised once."""
-    if _all_symmetric(matrices):
+    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)):
         try:
             return inverse(name, matrices)
         except SingularCovarianceError:
@@ -226,8 +239,8 @@ def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Arra
 def inverse(name: str, matrices: Float64Array) -> Float64Array:
     """Inverses of a stack (K, D, D) of symmetric positive definite matrices, exactly symmetric."""
     factor, _ = inverse_cholesky(name, matrices)
-    result: Float64Array = np.matmul(factor.transpose(0, 2, 1), factor)
-    return symmetrized(result)
+    result: Float64Array = piecewise(lambda lower: symmetrized(np.matmul(_t(lower), lower)), factor)
+    return result
 
 
 def symmetrized(matrices: Float64Array) -> Float64Array:

@@ -24,6 +24,7 @@ import numpy as np
 
 from fastgmm.constants import FLOOR_FRACTION, FLOOR_GROWTH
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
+from fastgmm.pieces import pieces
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array, IntArray
 
@@ -171,7 +172,7 @@ def check_shape(name: str, what: str, value: Float64Array, expected: tuple[int, 
     if value.shape != expected:
         msg = f"{what} of covariance_type={name!r} must have shape {expected}; got {value.shape}"
         raise InvalidParameterError(msg)
-    if not np.isfinite(value).all():
+    if not all(np.isfinite(value[some]).all() for some in pieces(value)):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
         msg = f"{what} must be finite; entry {where} is {value[where]}"
         raise InvalidParameterError(msg)

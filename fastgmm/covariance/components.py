@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastgmm.params import Params
+from fastgmm.pieces import piecewise
 from fastgmm.typing import Float64Array
 
 
@@ -59,6 +60,6 @@ def place(
         among = list(models)
         share = params.weights[among]
         share = share / share.sum()
-        covariances = covariances.copy()
+        covariances = piecewise(np.copy, covariances)
         covariances[index] = np.einsum("k,k...->...", share, params.covariances[among])
     return Params(weights / weights.sum(), positions, covariances, params.covariance_type)

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastgmm.covariance import _triangular
 from fastgmm.covariance.base import Reference, check_shape, floor_levels
+from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array, IntArray
 
@@ -37,7 +38,7 @@ class Full:
     ) -> Float64Array:
         """Return S_k / n_k + reg_covar I."""
         weight = stats.weight if empty is None else np.where(empty, 1.0, stats.weight)
-        covariances: Float64Array = stats.scatter / weight[:, None, None]
+        covariances: Float64Array = piecewise(np.divide, stats.scatter, weight[:, None, None])
         n_components, n_features = stats.mean.shape
         covariances.reshape(n_components, -1)[:, :: n_features + 1] += reg_covar
         if empty is not None:
@@ -65,7 +66,7 @@ class Full:
         if not repaired:
             return covariances, repaired
         levels = floor_levels(reference_variance, covariances.shape[1])
-        result = covariances.copy()
+        result = piecewise(np.copy, covariances)
         for k in repaired:
             result[k] = _triangular.lift(covariances[k], levels)
         return result, repaired
@@ -76,7 +77,7 @@ class Full:
 
     def dense(self, covariances: Float64Array, n_components: int, n_features: int) -> Float64Array:
         """Return a copy."""
-        return covariances.copy()
+        return piecewise(np.copy, covariances)
 
     def precisions(self, covariances: Float64Array) -> Float64Array:
         """Return the inverses."""
@@ -85,7 +86,7 @@ class Full:
     def precisions_cholesky(self, covariances: Float64Array) -> Float64Array:
         """Return the transposed inverse Cholesky factors, upper triangular."""
         factor, _ = _triangular.inverse_cholesky(self.name, covariances)
-        return np.ascontiguousarray(factor.transpose(0, 2, 1))
+        return piecewise(lambda lower: np.ascontiguousarray(lower.transpose(0, 2, 1)), factor)
 
     def from_precisions(self, precisions: Float64Array) -> Float64Array:
         """Return the inverses of given precisions."""

@@ -14,6 +14,7 @@ from fastgmm import passes
 from fastgmm.covariance import Family
 from fastgmm.data import ArrayRows
 from fastgmm.density import Density
+from fastgmm.pieces import pieces
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, FloatArray, IntArray, RowBlock
 
@@ -22,9 +23,6 @@ PIECE_BYTES = 1 << 21
 
 ROWS_PER_PIECE = 1024
 """But of at least this many rows for each component, so that the passes are worth their calls."""
-
-PIECE_NUMBERS = 1 << 21
-"""Numbers of second moments worked on at a time."""
 
 Part = tuple[int, FloatArray, Float64Array | None]
 """Component, its rows, their weights."""
@@ -120,13 +118,6 @@ def _point(kind: str, center: Float64Array) -> Density:
     if shape[-2:] == (n_features, n_features):
         factor *= np.eye(n_features)
     return Density(kind, center, factor, np.zeros(1), np.zeros(1))
-
-
-def pieces(scatter: Float64Array) -> Iterator[slice]:
-    """Yield ranges of components with at most `PIECE_NUMBERS` numbers, or one: Ctrl-C is looked for between them."""
-    size = max(1, PIECE_NUMBERS * scatter.shape[0] // max(scatter.size, 1))
-    for first in range(0, scatter.shape[0], size):
-        yield slice(first, first + size)
 
 
 def lend(stats: SufficientStatistics, n_rows: Array) -> SufficientStatistics:

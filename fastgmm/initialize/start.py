@@ -21,9 +21,10 @@ from fastgmm.covariance import Family, Reference
 from fastgmm.data import ArrayRows, Rows
 from fastgmm.errors import InvalidParameterError
 from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_responsibilities
-from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, piece_rows, pieces
+from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, piece_rows
 from fastgmm.initialize.sample import RowSample
 from fastgmm.params import Params
+from fastgmm.pieces import pieces
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array, IntArray, RowBlock
 from fastgmm.validation import check_choice

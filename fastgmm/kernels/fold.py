@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels.arguments import float64_pointer
+from fastgmm.pieces import pieces, piecewise
 
 RADIX = 16
 
@@ -73,10 +74,11 @@ def counter_digits(stack: npt.NDArray[np.float64], length: int, unit: int, end: 
 def total(digits: list[Digit], length: int) -> npt.NDArray[np.float64]:
     """The sum of the digits of the blocks from 0 on, the lowest level first; a copy."""
     if len(digits) == 1 and digits[0].end == 1:
-        return digits[0].values.copy()
+        return piecewise(np.copy, digits[0].values)
     result = np.zeros(length)
     for digit in reversed(digits):
-        result += digit.values
+        for some in pieces(result):
+            result[some] += digit.values[some]
     return result
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastgmm.kernels.micro import BLOCKS
 from fastgmm.kernels.simd import VECTOR_BYTES
+from fastgmm.pieces import pieces
 
 Float64 = npt.NDArray[np.float64]
 Real = npt.NDArray[np.floating[Any]]
@@ -45,16 +46,20 @@ def split(values: Float64, dtype: npt.DTypeLike, width: int) -> Real:
 def pack_triangles(factors: Float64, dtype: npt.DTypeLike) -> Real:
     """(K, D, D) lower triangles as (K, length): row blocks, column by column."""
     k, d, _ = factors.shape
-    blocks = row_blocks(d)
-    out: Real = np.empty((k, sum(q * (first + q) for first, q in blocks)), dtype)
-    offset = 0
-    for first, q in blocks:
-        columns = first + q
-        out[:, offset : offset + q * columns].reshape(k, columns, q)[:] = factors[:, first:columns, :columns].transpose(
-            0, 2, 1
-        )
-        offset += q * columns
+    out: Real = np.empty((k, sum(q * (first + q) for first, q in row_blocks(d))), dtype)
+    for some in pieces(factors):
+        _pack_triangles(factors[some], out[some])
     return out
+
+
+def _pack_triangles(factors: Float64, out: Real) -> None:
+    k, d, _ = factors.shape
+    offset = 0
+    for first, q in row_blocks(d):
+        columns = first + q
+        block = factors[:, first:columns, :columns].transpose(0, 2, 1)
+        out[:, offset : offset + q * columns].reshape(k, columns, q)[:] = block
+        offset += q * columns
 
 
 def pack_components(values: Float64, dtype: npt.DTypeLike) -> Real:
@@ -77,8 +82,14 @@ def moment_length(n_features: int, size: int) -> int:
 
 def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
     """(K, moment_length) as symmetric (K, D, D)."""
-    k = packed.shape[0]
-    out = np.empty((k, n_features, n_features))
+    out = np.empty((packed.shape[0], n_features, n_features))
+    for some in pieces(out):
+        _unpack_moments(packed[some], size, out[some])
+    return out
+
+
+def _unpack_moments(packed: Float64, size: int, out: Float64) -> None:
+    k, n_features, _ = out.shape
     offset = 0
     for first, q in row_blocks(n_features):
         width = padded_width(first + q, size)
@@ -89,7 +100,6 @@ def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
         square = np.tril(block[:, :, first:last])
         out[:, first:last, first:last] = square + np.tril(square, -1).transpose(0, 2, 1)
         offset += q * width
-    return out
 
 
 @functools.cache
