@@ -1,8 +1,9 @@
 """Rows in, blocks out: everything that knows how a user's data are stored.
 
-Read `arrays` first; `tables` adds pandas, Polars and PyArrow, `weights` the row weights. Stored rows: `streams` cuts
-them into blocks, `pump` reads ahead, `formats` knows the files, `opening` what a user may name, `results` writes what
-comes out. Above this package rows are a `fastgmm.typing.RowSource` and nothing else.
+Read `arrays` first; `tables` adds pandas, Polars and PyArrow, `weights` the row weights. Stored rows: `formats` knows
+the files, `cutting` makes blocks of their rows, `pump` reads ahead, `streams` is the source that others see, `opening`
+knows what a user may name, `results` writes what comes out. Above this package rows are a `fastgmm.typing.RowSource`
+and nothing else.
 """
 
 from __future__ import annotations

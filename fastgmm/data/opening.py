@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.data.cutting import BLOCK_BYTES, PREFETCH, Selection
 from fastgmm.data.formats import HEADERS, Options, Part, open_parts
 from fastgmm.data.formats.base import narrowest
 from fastgmm.data.formats.chunked import OpenArrayPart
 from fastgmm.data.formats.iterables import BlocksPart
-from fastgmm.data.streams import BLOCK_BYTES, PREFETCH, Selection, StreamRows
+from fastgmm.data.streams import StreamRows
 from fastgmm.errors import FastgmmWarning, InvalidDataError, InvalidDataTypeError, InvalidParameterError
 from fastgmm.validation import check_choice, check_integer
 

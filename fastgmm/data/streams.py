@@ -1,11 +1,9 @@
 """`StreamRows`: rows that are read from files, or from the caller's own blocks, in every pass.
 
-1. Blocks are cut to the grid that a pass asks for, whatever the pieces of the files are. So a pass gives the same bits
-   as over an array in memory.
+1. `facts` finds how many rows there are, `cutting` makes blocks of them, `pump` reads ahead.
 2. Peak memory is ``(prefetch + 1) * block_bytes``, what the format's own decoder holds, and the statistics, for any
    number of rows. A source that fits into one block is read once and kept.
-3. Rows of weight 0 are left out on the way, and weights are scaled, as `RowWeights` does for arrays.
-4. What is read must be the same in every pass: size, time and identity of files before and after, and for everything
+3. What is read must be the same in every pass: size, time and identity of files before and after, and for everything
    the number of rows and a checksum of every 64th of them.
 """
 
@@ -14,65 +12,21 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastgmm.data.cutting import SPARE_ROWS, Cut, Selection, fill, weights_of
+from fastgmm.data.facts import Facts, scan
 from fastgmm.data.formats.base import Part
 from fastgmm.data.pump import Buffer, Take, make_buffer, pumped
-from fastgmm.data.weights import PIECE, RowWeights, WeightTotals, safe_scale
-from fastgmm.errors import DataChangedError, InvalidDataError, InvalidParameterError
+from fastgmm.data.weights import RowWeights
+from fastgmm.errors import DataChangedError, InvalidParameterError
 from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
-
-BLOCK_BYTES = 1 << 23
-"""Rows that are handed out at a time: 8 MiB, some ten times what the threads of a small machine compute at a time."""
-
-PREFETCH = 2
-"""Blocks read ahead."""
-
-SPARE_ROWS = 1024
 
 CHECKED = 64
 """Every so many rows enter the checksum."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What is read of each part, and how.
-
-    Attributes
-    ----------
-    columns : tuple of int
-        Positions of the features.
-    weight : int or None
-        Position of the weights.
-    names : tuple of str, or None
-        Names of the features, if the files have names.
-    dtype : numpy.dtype
-        float32 or float64.
-    block_bytes : int
-    prefetch : int
-        0 reads in the calling thread.
-    """
-
-    columns: tuple[int, ...]
-    weight: int | None
-    names: tuple[str, ...] | None
-    dtype: np.dtype[Any]
-    block_bytes: int = BLOCK_BYTES
-    prefetch: int = PREFETCH
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What only reading tells, or the metadata of all files: rows of each part, and what the weights add up to."""
-
-    ends: tuple[int, ...]  # rows up to the end of each part
-    n_given: int
-    n_rows: int
-    total: float
-    scale: float
 
 
 class StreamRows:
@@ -104,7 +58,7 @@ class StreamRows:
         self._selection = selection
         self._given = given
         self._stamps = tuple(part.stamp() for part in parts)
-        self._facts: _Facts | None = None
+        self._facts: Facts | None = None
         self._kept_block: RowBlock | None = None
         self._checksum: int | None = None
         self._spare: list[list[Buffer]] = []
@@ -153,56 +107,10 @@ class StreamRows:
     def _row_bytes(self) -> int:
         return self.n_features * self.dtype.itemsize + 8 * self.weighted
 
-    def _known(self) -> _Facts:
+    def _known(self) -> Facts:
         if self._facts is None:
-            self._facts = self._scan()
+            self._facts = scan(self._parts, self._selection, self._given, self._place)
         return self._facts
-
-    def _scan(self) -> _Facts:
-        """Count rows, and read the weights once (twice if they need scaling)."""
-        ends: list[int] = []
-        column = self._selection.weight
-        totals = WeightTotals()
-        for part in self._parts:
-            n_rows = part.n_rows
-            if column is not None:
-                n_rows = 0
-                for w in self._weights_of(part, column):
-                    totals.add(w)
-                    n_rows += w.shape[0]
-            elif n_rows is None:
-                n_rows = sum(piece.n_rows for piece in part.pieces(self._selection.columns[:1], None, 0))
-            ends.append(n_rows + (ends[-1] if ends else 0))
-        n_given = ends[-1]
-        if n_given == 0:
-            msg = f"{self.sources[0]} has no rows of data."
-            raise InvalidDataError(msg)
-        if self._given is not None:
-            weights = self._given
-            return _Facts(tuple(ends), n_given, weights.n_kept, weights.total, weights.scale)
-        if column is None:
-            return _Facts(tuple(ends), n_given, n_given, float(n_given), 1.0)
-        self._facts = _Facts(tuple(ends), n_given, n_given, 0.0, 1.0)  # what `place` needs
-        try:
-            totals.check(self.place)
-        finally:
-            self._facts = None
-        scale = safe_scale(totals.high)
-        if scale != 1.0:
-            totals = WeightTotals(scale)
-            for part in self._parts:
-                for w in self._weights_of(part, column):
-                    totals.add(w)
-        n_kept, total = totals.end()
-        return _Facts(tuple(ends), n_given, n_kept, total, scale)
-
-    def _weights_of(self, part: Part, column: int) -> Iterator[Float64Array]:
-        for piece in part.pieces([column], None, 0):
-            for start in range(0, piece.n_rows, PIECE):
-                stop = min(start + PIECE, piece.n_rows)
-                w = np.empty((stop - start, 1))
-                piece.copy(start, stop, w, None)
-                yield w[:, 0]
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
@@ -233,12 +141,15 @@ class StreamRows:
         if self._given is not None:
             return self._given.kept()
         assert self._selection.weight is not None  # what else would drop rows
-        mask = [w * facts.scale > 0.0 for part in self._parts for w in self._weights_of(part, self._selection.weight)]
+        mask = [w * facts.scale > 0.0 for part in self._parts for w in weights_of(part, self._selection.weight)]
         return np.concatenate(mask)
 
     def place(self, row: int) -> str:
         """Say where a row is (from 0, those of weight 0 counted): in which file, and where in it."""
-        part, within = self.locate(row)
+        return self._place(row, () if len(self._parts) == 1 else self.unweighted()._known().ends)
+
+    def _place(self, row: int, ends: tuple[int, ...]) -> str:
+        part, within = self._locate(row, ends)
         return f"row {row} (from 0), which is {part.place(within)} of {part.source},"
 
     def is_missing(self, row: int, column: int) -> bool:
@@ -248,9 +159,11 @@ class StreamRows:
 
     def locate(self, row: int) -> tuple[Part, int]:
         """Return the part that a row (from 0, those of weight 0 counted) is in, and its number there."""
+        return self._locate(row, () if len(self._parts) == 1 else self.unweighted()._known().ends)
+
+    def _locate(self, row: int, ends: tuple[int, ...]) -> tuple[Part, int]:
         if len(self._parts) == 1:
             return self._parts[0], row
-        ends = self.unweighted()._known().ends
         index = min(bisect_right(ends, row), len(ends) - 1)
         return self._parts[index], row - (ends[index - 1] if index else 0)
 
@@ -361,9 +274,11 @@ class StreamRows:
 
     def _raw(self, size: int, *, drop: bool) -> Iterator[RowBlock]:
         """Yield blocks of `size` rows, read ahead by a thread where there is more than one."""
+        scale = 1.0 if self._facts is None else self._facts.scale
+        cut = Cut(size, drop, self._given, scale)
 
         def read(take: Take) -> Iterator[tuple[RowBlock, Buffer]]:
-            return self._fill(take, size, drop=drop)
+            return fill(self._parts, self._selection, cut, take)
 
         several = self._facts is None or self._facts.n_rows > size
         ahead = self._selection.prefetch if several else 0
@@ -386,38 +301,6 @@ class StreamRows:
         del spare
         return [make_buffer(size, self.n_features, self.dtype, weighted=self.weighted) for _ in range(count)]
 
-    def _fill(self, take: Take, size: int, *, drop: bool) -> Iterator[tuple[RowBlock, Buffer]]:
-        """Fill buffers with the rows of all parts; runs in the reading thread."""
-        columns, weight = self._selection.columns, self._selection.weight
-        scale = 1.0 if self._facts is None or self._given is not None else self._facts.scale
-        buffer = take()
-        first = filled = 0
-        row = 0  # of all that are stored
-        for part in self._parts:
-            for piece in part.pieces(columns, weight, 0):
-                start = 0
-                while start < piece.n_rows:
-                    n = min(size - filled, piece.n_rows - start)
-                    x = buffer.x[filled : filled + n]
-                    w = None if buffer.w is None else buffer.w[filled : filled + n]
-                    piece.copy(start, start + n, x, w)
-                    if w is not None:
-                        if self._given is not None:
-                            w[:] = self._given.read(row, row + n)
-                        elif scale != 1.0:
-                            w *= scale
-                        filled += _compressed(x, w) if drop else _blanked(x, w)
-                    else:
-                        filled += n
-                    start += n
-                    row += n
-                    if filled == size:
-                        yield RowBlock(first, buffer.x, buffer.w), buffer
-                        first, filled = first + size, 0
-                        buffer = take()
-        if filled:
-            yield RowBlock(first, buffer.x[:filled], None if buffer.w is None else buffer.w[:filled]), buffer
-
     def _check_stamps(self) -> None:
         for part, stamp in zip(self._parts, self._stamps, strict=True):
             if part.stamp() != stamp:
@@ -429,22 +312,3 @@ class StreamRows:
             "nobody writes to, and a function that returns the same blocks every time"
         )
         raise DataChangedError(msg)
-
-
-def _compressed(x: FloatArray, w: Float64Array) -> int:
-    """Move the rows of positive weight to the front, in place; return how many there are."""
-    if w.all():
-        return int(w.shape[0])
-    filled = 0
-    for start in range(0, w.shape[0], SPARE_ROWS):
-        kept = start + np.flatnonzero(w[start : start + SPARE_ROWS])
-        x[filled : filled + kept.size] = x[kept]
-        w[filled : filled + kept.size] = w[kept]
-        filled += kept.size
-    return filled
-
-
-def _blanked(x: FloatArray, w: Float64Array) -> int:
-    """Put zeros into the rows of weight 0: what is there does not matter."""
-    x[w == 0.0] = 0.0
-    return int(w.shape[0])
