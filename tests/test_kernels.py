@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastgmm.kernels import arguments, layout, micro, near, near_twins, simd, small, tile, twins
+from fastgmm.kernels import arguments, gram, layout, micro, near, near_twins, products, simd, small, tile, twins
 from fastgmm.kernels._cache import attach
 
 TILE, V = twins.TILE, twins.V
@@ -95,7 +95,7 @@ def kernels_of(module):
 
 
 def test_every_kernel_has_a_twin():
-    names = kernels_of(micro) | kernels_of(near) | kernels_of(tile)
+    names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products) | kernels_of(tile)
     names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
     assert len(names) > 15
     plain = set(dir(twins)) | set(dir(near_twins))
@@ -149,36 +149,6 @@ def test_diagonal_and_scalar_density(d, k, dtype):
         compare(
             micro.scalar_density, twins.scalar_density, panels, count, means, one, log_norm, d, k, out, squares, TILE
         )
-
-
-@dtypes
-@dimensions
-@pytest.mark.parametrize("k", [1, 3, 9, 16])
-def test_densities_of_near_components(d, k, dtype):
-    rng = rng_for(d, k)
-    means, shifts, scales = (layout.pack_components(v, dtype) for v in rng.normal(size=(3, k, d)))
-    one, log_norm = rng.uniform(0.5, 2.0, k).astype(dtype), rng.normal(size=k).astype(dtype)
-    for count in panel_counts(dtype):
-        panels = random_panels(rng, count, d, dtype)
-        out, norms = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype)
-        compare(
-            near.affine_density, near_twins.affine_density, panels, count, shifts, scales, log_norm, d, k, out, TILE
-        )
-        compare(near.square_norms, near_twins.square_norms, panels, count, d, norms)
-        near_twins.square_norms(panels, count, d, norms)
-        compare(
-            near.product_density,
-            near_twins.product_density,
-            *(panels, count, means, one, log_norm, norms, d, k, out, TILE),
-        )
-
-
-@dtypes
-@dimensions
-def test_square_rows(d, dtype):
-    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
-    rows = rng_for(d).normal(size=(TILE, padded)).astype(dtype)
-    compare(near.square_rows, near_twins.square_rows, rows, padded, 23, np.zeros_like(rows))
 
 
 def test_the_low_part_of_a_mean_counts_in_float32():
@@ -328,6 +298,7 @@ def test_softmax(name, k, dtype):
             *(count, k, TILE),
             np.zeros(TILE),
             rng.normal(size=4),
+            np.zeros(1, np.int64),
         )
 
 
@@ -342,6 +313,7 @@ def test_weigh_and_normalise(k, dtype):
         compare(tile.weigh, twins.weigh, values, TILE, resp, count, k, TILE, sums)
         compare(tile.weigh, twins.weigh, values[0], 0, resp, count, k, TILE, sums)
         compare(tile.normalise, twins.normalise, resp, scale, count, k, TILE, sums)
+        compare(tile.normalise_roots, twins.normalise_roots, resp, scale, count, k, TILE, sums)
 
 
 @dtypes

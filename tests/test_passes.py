@@ -161,20 +161,25 @@ def test_weights(kind, d, where):
     check(raw, x, params, w)
 
 
-@pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
+@pytest.mark.parametrize(("kind", "d"), [("tied", 9), ("diag", 9), ("spherical", 9), ("full", 9), ("full", 60)])
 @dtypes
 @pytest.mark.parametrize("k", [1, 3, 9])
-def test_near_and_far_components_take_two_ways_to_the_same_sums(kind, dtype, k, monkeypatch):
-    """The expanded squares of `kernels/near.py`, at the largest distance at which they are used, against plain ones."""
+@pytest.mark.parametrize("distance", [0.1, 0.95])
+def test_near_and_far_components_take_two_ways_to_the_same_sums(kind, d, dtype, k, distance, monkeypatch):
+    """The ways for near components, with overlap and at the largest distance at which they are used, against plain ones.
+
+    Overlapping full components take their moments by products (9 features, 9 components), by Gram matrices (60
+    features) or from gathered rows.
+    """
     size = np.dtype(dtype).itemsize
     limit = programs.NEAR[size]
-    d = 9
     rng = rng_for(k)
     means = rng.normal(size=(k, d))
-    means *= 0.95 * limit / max(np.linalg.norm(means - means.mean(axis=0), axis=1).max(), 1e-30) if k > 1 else 1.0
+    apart = np.linalg.norm(means - means.mean(axis=0), axis=1).max()
+    means *= distance * limit / max(apart, 1e-30) if k > 1 else 1.0
     family = covariance.family(kind)
-    shape = {"tied": np.eye(d), "diag": np.ones((k, d)), "spherical": np.ones(k)}[kind]
-    params = Params(np.full(k, 1.0 / k), means + 1e3, shape, kind)
+    shape = {"full": np.tile(np.eye(d), (k, 1, 1)), "tied": np.eye(d), "diag": np.ones((k, d)), "spherical": np.ones(k)}
+    params = Params(np.full(k, 1.0 / k), means + 1e3, shape[kind], kind)
     x = make_rows(params, 500, dtype=dtype)
     density = covariance.density(params)
     program, _ = passes._build(density, np.dtype(dtype))

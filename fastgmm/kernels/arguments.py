@@ -44,6 +44,10 @@ ALIGNMENT = 64  # bytes
     FIRST,  # where in a slot the first moments begin
     SECOND,  # where the second moments begin
     MOMENT_LENGTH,  # elements of one component's second moments
+    SHARED,  # of `full.py`: how tiles whose rows belong to most components take their moments
+    PRODUCTS,  # where among the second moments the sums of shared products begin
+    VECTORS,  # address of what `layout.product_vectors` says of them
+    N_VECTORS,
     SCRATCH,  # address of the workers' scratch
     SCRATCH_BYTES,  # of one worker
     OUT,
@@ -58,12 +62,16 @@ ALIGNMENT = 64  # bytes
     CENTERS,  # address of the centers, (K, D) float64, and of the tolerance after them
     ROUNDS,  # passes at most
     N_SLOTS_IN_TABLE,
-) = range(39)
+) = range(43)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)
 WEIGHT = 4  # where the weights of the components begin
 
+
+# -- SHARED ------------------------------------------------------------------------------------------------------------
+BY_PRODUCTS = 1  # `products.py`; 0: like all other tiles
+BY_GRAM = 2  # `gram.py`
 
 # -- modes: what a pass is to give -------------------------------------------------------------------------------------
 FIT = 0  # sums and moments

@@ -6,15 +6,28 @@ For reference, per row x and component k, with W = inverse Cholesky factor, u = 
 
 Per tile: the density of a component is a triangular product with lanes over samples; its moments take only the rows
 that it is responsible for, about its mean, scaled by sqrt(r), and add their Gram matrix with lanes over features.
+
+Where the components lie near a common centre c (`programs.py` decides), u = x - c for all of them, and
+log p = log_norm_k - |W_k u - W_k (mu_k - c)|^2 / 2. A tile in which most rows belong to most components then takes its
+moments from what all components share: products of features, or, where these are many, the rows as panels of columns.
 """
 
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, tile
-from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels import gram, micro, near, products, tile
+from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
-from fastgmm.kernels.workspace import begin_block, finish_tile_roots, helper, load_tile, parameters, workspace
+from fastgmm.kernels.workspace import (
+    PRODUCT_ROWS,
+    begin_block,
+    finish_tile_roots,
+    helper,
+    load_tile,
+    parameters,
+    prefetch_tile,
+    workspace,
+)
 
 CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
 
@@ -26,19 +39,78 @@ def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
     return min(rows, TILE) if rows * size >= 256 else 64 if size == 8 else 96
 
 
+@helper
+def gathered_moments(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights and moments of every component from the rows that it is responsible for."""
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    wide_means, moment_length = pointer(table[a.WIDE_MEANS], tag), table[a.MOMENT_LENGTH]
+    stride = padded + VECTOR_BYTES // table[a.SIZE]
+    chunk = chunk_rows(padded * table[a.SIZE], table[a.SIZE])
+    for c in range(k):
+        tile.select_live_roots(
+            at(ws.resp, c * TILE), ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+        )
+        mean = at(wide_means, c * 2 * padded)
+        sums, moments = at(slot, table[a.FIRST] + c * padded), at(slot, table[a.SECOND] + c * moment_length)
+        live = ws.found[0]
+        for i in range(0, live, chunk):
+            some = min(chunk, live - i)
+            micro.gather(ws.rows, at(ws.live, i), at(ws.values, i), some, padded, mean, ws.centred, stride, sums)
+            micro.rank_update(ws.centred, some, d, stride, moments)
+
+
+@helper
+def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights and moments of all components from products of features about the common centre."""
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    lanes = VECTOR_BYTES // table[a.SIZE]
+    backwards = at(ws.centred, lanes)
+    sums = at(slot, table[a.SECOND] + table[a.PRODUCTS])
+    tile.normalise_roots(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    for i in range(0, total, PRODUCT_ROWS):
+        rows, some = at(ws.rows, i * padded), min(PRODUCT_ROWS, total - i)
+        products.reverse_rows(rows, some, d, padded, backwards, padded + lanes)
+        products.product_moments(
+            at(ws.resp, i),
+            rows,
+            backwards,
+            int64_pointer(table[a.VECTORS]),
+            table[a.N_VECTORS],
+            some,
+            d,
+            k,
+            TILE,
+            padded,
+            ws.work,
+            sums,
+            table[a.MOMENT_LENGTH],
+        )
+
+
+@helper
+def moments_by_gram(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """The same one component after the other, with rows that all components share."""
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    step = (TILE + 1) * (VECTOR_BYTES // table[a.SIZE])
+    tile.normalise_roots(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    gram.column_panels(ws.rows, total, padded, step, ws.centred)
+    for c in range(k):
+        sums = at(slot, table[a.FIRST] + c * padded)
+        moments = at(slot, table[a.SECOND] + c * table[a.MOMENT_LENGTH])
+        gram.gram(at(ws.resp, c * TILE), ws.centred, total, d, step, ws.work, sums, moments)
+
+
 def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
     """One block of rows; see `arguments.py`."""
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
-    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     means, factors, log_norm = parameters(table, tag)
-    length, moment_length = table[a.FACTOR_LENGTH], table[a.MOMENT_LENGTH]
-    wide_means = pointer(table[a.WIDE_MEANS], tag)
-    stride = padded + VECTOR_BYTES // table[a.SIZE]
-    chunk = chunk_rows(padded * table[a.SIZE], table[a.SIZE])
+    length = table[a.FACTOR_LENGTH]
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
+            prefetch_tile(table, first, end, tag, c)
             micro.triangular_density(
                 ws.panels,
                 panels,
@@ -50,16 +122,38 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
                 at(ws.resp, c * TILE),
             )
         finish_tile_roots(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] == a.FIT:
+            gathered_moments(table, total, tag, ws, slot)
+
+
+def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """One block of rows, for components near one another."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    shifts, factors, log_norm = parameters(table, tag)
+    length = table[a.FACTOR_LENGTH]
+    for first in range(begin, end, TILE):
+        count, panels, total = load_tile(table, first, end, tag, ws)
+        for c in range(k):
+            prefetch_tile(table, first, end, tag, c)
+            near.shifted_density(
+                ws.panels,
+                panels,
+                at(shifts, c * d),
+                at(factors, c * length),
+                d,
+                at(log_norm, c),
+                at(ws.resp, c * TILE),
+            )
+        finish_tile_roots(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue
-        for c in range(k):
-            tile.select_live_roots(
-                at(ws.resp, c * TILE), ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
-            )
-            mean = at(wide_means, c * 2 * padded)
-            sums, moments = at(slot, table[a.FIRST] + c * padded), at(slot, table[a.SECOND] + c * moment_length)
-            live = ws.found[0]
-            for i in range(0, live, chunk):
-                some = min(chunk, live - i)
-                micro.gather(ws.rows, at(ws.live, i), at(ws.values, i), some, padded, mean, ws.centred, stride, sums)
-                micro.rank_update(ws.centred, some, d, stride, moments)
+        # the same choice on every machine: it depends on the tile's rows and the parameters alone
+        shared = table[a.SHARED] if 5 * ws.found[0] >= 3 * total * k else 0
+        if shared == a.BY_PRODUCTS:
+            moments_by_products(table, total, tag, ws, slot)
+        elif shared == a.BY_GRAM:
+            moments_by_gram(table, total, tag, ws, slot)
+        else:
+            gathered_moments(table, total, tag, ws, slot)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgmm.kernels import products
 from fastgmm.kernels.micro import BLOCKS
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.pieces import pieces
@@ -100,6 +101,38 @@ def _unpack_moments(packed: Float64, size: int, out: Float64) -> None:
         square = np.tril(block[:, :, first:last])
         out[:, first:last, first:last] = square + np.tril(square, -1).transpose(0, 2, 1)
         offset += q * width
+
+
+@functools.cache
+def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
+    """Row, first column and contents (`products.py`) of the vectors that hold a row's products, (length, 3)."""
+    rows = [(n - 1, n)] + [(i, n) for i in range(n - 2, -1, -1) if i > n - 2 - i]
+    if n % 2 == 0:
+        rows.append((n // 2 - 1, n // 2))  # its own partner: half a row
+    vectors = []
+    for i, end in rows:
+        for j in range(0, end, lanes):
+            beyond = min(j + lanes, end) - 1
+            vectors.append((i, j, products.OWN if beyond <= i else products.PARTNER if j > i else products.BOTH))
+    vectors += [(0, j, products.PLAIN) for j in range(0, n, lanes)]
+    return np.array(vectors, np.int64)
+
+
+def unpack_products(packed: Float64, n: int, lanes: int) -> tuple[Float64, Float64]:
+    """(K, length L) as first moments (K, D) and symmetric second moments (K, D, D)."""
+    first, second = np.empty((len(packed), n)), np.empty((len(packed), n, n))
+    for v, (i, j, contents) in enumerate(product_vectors(n, lanes).tolist()):
+        values = packed[:, v * lanes : v * lanes + min(lanes, n - j)]
+        columns = np.arange(j, j + values.shape[1])
+        if contents == products.PLAIN:
+            first[:, columns] = values
+            continue
+        own = columns <= i
+        second[:, i, columns[own]] = second[:, columns[own], i] = values[:, own]
+        if contents != products.OWN:
+            others = n - 1 - columns[~own]
+            second[:, n - 2 - i, others] = second[:, others, n - 2 - i] = values[:, ~own]
+    return first, second
 
 
 @functools.cache

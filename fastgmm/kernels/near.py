@@ -2,15 +2,16 @@
 
 With u = x - c and the components within a few standard deviations of c, nothing is lost by expanding a square, and half
 of the work of `micro.py` goes away: one fused multiply-add replaces the subtraction and the scaling of a diagonal
-density, a plain product of rows and means replaces the squared distance, and moments are products of responsibilities
-with u and u^2, which all components share. `programs.py` says how near is near enough; layouts are those of `micro.py`.
+density, a plain product of rows and means replaces the squared distance, a triangular product begins with a constant
+instead of a centred row, and moments are products of responsibilities with u and u^2 (u u': `products.py`), which
+all components share. `programs.py` says how near is near enough; layouts are those of `micro.py`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastgmm.kernels.micro import V, over_pairs
+from fastgmm.kernels.micro import V, block_offset, for_row_blocks, over_pairs
 from fastgmm.kernels.simd import Emitter, Value, micro
 
 
@@ -27,6 +28,53 @@ def square_norms(e: Emitter, panels: Value, count: Value, n: Value, out: Value) 
                 e.set(sums[v], e.fma(x, x, e.get(sums[v])))
         for v in range(V):
             e.store(e.get(sums[v]), out, e.add(e.times(p, width), v * e.lanes))
+
+
+@micro
+def shifted_density(
+    e: Emitter,
+    panels: Value,
+    count: Value,
+    shift: Value,
+    factor: Value,
+    n: Value,
+    log_norm: Value,
+    out: Value,
+) -> None:
+    """out[row] = log_norm - |W x_row + shift|^2 / 2 for the rows of `count` panels, W lower triangular.
+
+    `shift` is -W times the component's mean.
+    """
+    width = V * e.lanes
+    constant = e.broadcast(log_norm)
+    with e.loop(0, count) as p:
+        panel = e.at(panels, e.times(p, e.times(n, width)))
+        squares = [e.variable(e.zero()) for _ in range(V)]
+
+        def block(q: int, first: Value, panel: Value = panel, squares: list[Value] = squares) -> None:
+            coefficients = e.at(factor, block_offset(e, first, q))
+            starts = [e.broadcast(shift, e.add(first, r)) for r in range(q)]
+            y = [[e.variable(start) for _ in range(V)] for start in starts]
+
+            def step(j: Value, rows: range) -> None:
+                x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
+                for r in rows:
+                    w = e.broadcast(coefficients, e.add(e.times(j, q), r))
+                    for v in range(V):
+                        e.set(y[r][v], e.fma(w, x[v], e.get(y[r][v])))
+
+            with e.loop(0, first) as j:
+                step(j, range(q))
+            for jj in range(q):
+                step(e.add(first, jj), range(jj, q))
+            for row in y:
+                for v in range(V):
+                    e.set(squares[v], e.fma(e.get(row[v]), e.get(row[v]), e.get(squares[v])))
+
+        for_row_blocks(e, n, block)
+        for v in range(V):
+            value = e.fma(e.get(squares[v]), e.constant(-0.5), constant)
+            e.store(value, out, e.add(e.times(p, width), v * e.lanes))
 
 
 @micro

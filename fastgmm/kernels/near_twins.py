@@ -1,10 +1,19 @@
-"""Plain NumPy twins of the micro-kernels in `near.py`; see `twins.py`."""
+"""Plain NumPy twins of the micro-kernels in `near.py`, `products.py` and `gram.py`; see `twins.py`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastgmm.kernels.twins import Array, by_component, front, rows_of, unpack_components
+from fastgmm.kernels.twins import (
+    VECTOR_BYTES,
+    Array,
+    add_lower,
+    by_component,
+    front,
+    rows_of,
+    unpack_components,
+    unpack_triangle,
+)
 
 
 def square_norms(panels: Array, count: int, n: int, out: Array) -> None:
@@ -54,3 +63,67 @@ def product_density(
 def square_rows(rows: Array, padded: int, count: int, out: Array) -> None:
     """Squares of the elements."""
     front(out, count, padded)[:] = front(rows, count, padded).astype(np.float64) ** 2
+
+
+def shifted_density(
+    panels: Array, count: int, shift: Array, factor: Array, n: int, log_norm: Array, out: Array
+) -> None:
+    """out = log_norm - |W x + shift|^2 / 2."""
+    y = rows_of(panels, count, n) @ unpack_triangle(factor, n).T + front(shift, n)
+    front(out, len(y))[:] = log_norm.reshape(-1)[0] - 0.5 * (y * y).sum(axis=1)
+
+
+def reverse_rows(rows: Array, count: int, n: int, padded: int, out: Array, stride: int) -> None:
+    """Rows from right to left, padded with zeros."""
+    for t in range(count):
+        place = out.reshape(-1)[t * stride : t * stride + padded]
+        place[:n] = front(rows, count, padded)[t, n - 1 :: -1] if n > 0 else 0.0
+        place[n:] = 0.0
+
+
+def product_moments(
+    resp: Array,
+    rows: Array,
+    backwards: Array,
+    vectors: Array,
+    length: int,
+    count: int,
+    n: int,
+    k: int,
+    stride: int,
+    padded: int,
+    buffer: Array,
+    out: Array,
+    step: int,
+) -> None:
+    """out[c] += sum of resp_c times u_i u_j (or u_{n-2-i} u_{n-1-j} where j > i), or times u_j."""
+    width = VECTOR_BYTES // rows.itemsize
+    u = front(rows, count, padded).astype(np.float64)
+    back = front(backwards, count, padded + width).astype(np.float64)
+    weights = front(resp, k, stride)[:, :count].astype(np.float64)
+    for v, (i, j, contents) in enumerate(front(vectors, length, 3).tolist()):
+        columns = slice(j, j + width)
+        own, partner = u[:, [i]] * u[:, columns], u[:, [max(n - 2 - i, 0)]] * back[:, columns]
+        both = np.where(np.arange(j, j + width) <= i, own, partner)
+        given = (own, partner, both, u[:, columns])[contents]
+        front(out, k, step)[:, v * width : (v + 1) * width] += weights @ given
+
+
+def column_panels(rows: Array, count: int, padded: int, step: int, out: Array) -> None:
+    """out[j / L, t, j % L] = rows[t, j]."""
+    width = VECTOR_BYTES // rows.itemsize
+    for panel, j in enumerate(range(0, padded, width)):
+        front(out[panel * step :], count, width)[:] = front(rows, count, padded)[:, j : j + width]
+
+
+def gram(resp: Array, panels: Array, count: int, n: int, step: int, work: Array, sums: Array, moments: Array) -> None:
+    """Sums += sum of r u; moments += sum of r u u'."""
+    width = VECTOR_BYTES // panels.itemsize
+    blocks = [front(panels[first:], count, width) for first in range(0, -(-n // width) * step, step)]
+    u, r = np.hstack(blocks).astype(np.float64), front(resp, count).astype(np.float64)[:, None]
+    front(sums, u.shape[1])[:] += (r * u).sum(axis=0)
+    add_lower(moments, (r * u).T[:n] @ u, panels.itemsize)
+
+
+def prefetch(rows: Array, begin: int, end: int) -> None:
+    """Changes nothing."""

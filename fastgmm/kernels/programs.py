@@ -14,8 +14,9 @@ import numpy.typing as npt
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
 from fastgmm.kernels.diag import diag_block, near_diag_block
-from fastgmm.kernels.full import full_block
+from fastgmm.kernels.full import full_block, near_full_block
 from fastgmm.kernels.runner import Program
+from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST, make_block
 from fastgmm.kernels.spherical import near_spherical_block, spherical_block
 from fastgmm.kernels.tied import near_tied_block, scatter_block, tied_block
@@ -23,9 +24,13 @@ from fastgmm.kernels.tied import near_tied_block, scatter_block, tied_block
 Float64 = npt.NDArray[np.float64]
 
 CUT = -40.0  # responsibilities below e^CUT times the component's weight are dropped: docs/numerics.md
-NEAR = {8: 16.0, 4: 4.0}
+NEAR = {8: 16.0, 4: 6.0}
 """Distance of a mean from the common centre, in its own standard deviations, up to which sums about that centre do, by
-element size. A variance loses the square of it: 2.4 of sixteen digits, 1.2 of seven."""
+element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of seven."""
+
+PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
+"""From so many components on, and up to so many features, moments are taken from products that components share: with
+fewer components forming the products costs more than it saves; with more features little of the triangle is padding."""
 
 NEVER_CUT = {8: -700.0, 4: -80.0}  # the range of the kernels' exp, by element size
 
@@ -78,16 +83,30 @@ def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
 
 
 def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
-    d, size = density.means.shape[1], dtype.itemsize
+    (k, d), size = density.means.shape, dtype.itemsize
     padded = layout.padded_width(d, size)
     if d <= LARGEST:
         program, top = _start(density, dtype, make_block(d), padded, d * (d + 1) // 2)
         program.arrays[a.FACTORS] = layout.pack_small(density.factor, dtype)
     else:
-        program, top = _start(density, dtype, full_block, padded, layout.moment_length(d, size))
+        centre = common_centre(density)
+        shifts = _products(density.factor, density.means - centre)
+        near = _squares(shifts).max() <= NEAR[size] ** 2
+        products = layout.product_vectors(d, VECTOR_BYTES // size)
+        shared = _shared(k, d) if near else 0
+        length = layout.moment_length(d, size)
+        second = length + (shared == a.BY_PRODUCTS) * len(products) * (VECTOR_BYTES // size)
+        program, top = _start(density, dtype, near_full_block if near else full_block, padded, second)
         factors = layout.pack_triangles(density.factor, dtype)
         program.arrays[a.FACTORS] = factors
         program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
+        if near:
+            _about(program, centre)
+            program.arrays[a.WIDE_MEANS] = np.zeros((k, 2, padded), dtype)
+            program.arrays[a.MEANS] = (-shifts).astype(dtype)
+            program.arrays[a.VECTORS] = products
+            program.numbers.update({a.SHARED: shared, a.PRODUCTS: length, a.N_VECTORS: len(products)})
+            return program, top
         program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, padded)
     program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
     return program, top
@@ -161,6 +180,19 @@ def _about(program: Program, centre: Float64) -> None:
     program.arrays[a.COMMON] = layout.split(centre, program.dtype, padded)
 
 
+def _shared(k: int, d: int) -> int:
+    """How components near one another share the work on moments; see `arguments.py`."""
+    if d > PRODUCT_FEATURES:
+        return a.BY_GRAM
+    return a.BY_PRODUCTS if k >= PRODUCT_COMPONENTS else 0
+
+
+def _products(factors: Float64, vectors: Float64) -> Float64:
+    """W_k v_k for every component, (K, D)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.matmul(factors, vectors[:, :, None])[:, :, 0])
+
+
 def _squares(values: Float64) -> Float64:
     with np.errstate(over="ignore"):
         return np.asarray(np.einsum("ij,ij->i", values, values))
@@ -198,6 +230,7 @@ BODIES: dict[str, Any] = {
     "spherical": spherical_block,
     "near spherical": near_spherical_block,
     "tied": tied_block,
+    "near full": near_full_block,
     "near tied": near_tied_block,
     "scatter": scatter_block,
     "small": make_block,  # of the number of features

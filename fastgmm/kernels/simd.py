@@ -215,6 +215,10 @@ class Emitter:
         """Whether any lane is set."""
         return self.builder.icmp_unsigned("!=", self.bits(mask), ir.Constant(ir.IntType(self.lanes), 0))
 
+    def count(self, mask: Value) -> Value:
+        """How many lanes are set, an i64."""
+        return self.call("llvm.ctpop.i64", I64, [self.builder.zext(self.bits(mask), I64)])
+
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes picked from the concatenation of a and b."""
         mask = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))

@@ -15,6 +15,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
 from fastgmm.kernels.programs import DensityLike, common_centre
 from fastgmm.kernels.runner import Program
+from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST
 
 Float64 = npt.NDArray[np.float64]
@@ -34,15 +35,19 @@ def second(program: Program, total: Float64) -> Float64:
     return total[program.second : program.second + k * program.moment_length].reshape(k, program.moment_length)
 
 
-def _unpack(program: Program, packed: Float64) -> Float64:
-    if program.n_features <= LARGEST:
-        return layout.unpack_small(packed, program.n_features)
-    return layout.unpack_moments(packed, program.n_features, program.dtype.itemsize)
-
-
 def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
     s0, s1 = zeroth_and_first(program, total)
-    return density.means, s0, s1, _unpack(program, second(program, total))
+    packed, d = second(program, total), program.n_features
+    if d <= LARGEST:
+        return density.means, s0, s1, layout.unpack_small(packed, d)
+    size = program.dtype.itemsize
+    s2 = layout.unpack_moments(packed, d, size)
+    if program.numbers.get(a.SHARED) == a.BY_PRODUCTS:
+        packed = packed[:, program.numbers[a.PRODUCTS] :]
+        first, products = layout.unpack_products(packed, d, VECTOR_BYTES // size)
+        s1 += first
+        s2 += products
+    return _reference(program, density), s0, s1, s2
 
 
 def _full_to_pooled(program: Program, total: Float64, density: DensityLike) -> Moments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
@@ -43,6 +44,17 @@ def copy_rows(e: Emitter, source: Value, n: Value, padded: Value, count: Value, 
             e.store(e.zero(), give, whole)
             with e.loop(whole, n) as j:
                 e.builder.store(e.scalar(take, j), e.at(give, j))
+
+
+@micro
+def prefetch(e: Emitter, rows: Value, begin: Value, end: Value) -> None:
+    """Ask for the elements `begin` to `end` - 1 of rows that will be copied soon; nothing changes."""
+    one, level = ir.Constant(I32, 1), ir.Constant(I32, 2)  # for reading, data; into the second-level cache
+    bytes_ = ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [bytes_, I32, I32, I32])
+    function = cgutils.get_or_insert_function(e.builder.module, signature, "llvm.prefetch.p0i8")
+    with e.loop(begin, end, e.lanes) as i:
+        e.builder.call(function, [e.builder.bitcast(e.at(rows, i), bytes_), ir.Constant(I32, 0), level, one])
 
 
 @micro
@@ -87,6 +99,7 @@ def make_softmax(*, roots: bool) -> Any:
         stride: Value,
         logs: Value,
         sums: Value,
+        found: Value,
     ) -> None:
         """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
 
@@ -95,11 +108,11 @@ def make_softmax(*, roots: bool) -> Any:
         becomes the log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted
         log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
         number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
-        weights.
+        weights. found[0] (int64) says how many responsibilities are not 0.
         """
         wide = Emitter(e.builder, DOUBLE)
         likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
-        bad = e.variable(e.index(0))
+        bad, alive = e.variable(e.index(0)), e.variable(e.index(0))
         parts = e.lanes // 8
         lowest = e.constant(-1e300 if e.real == DOUBLE else -3e38)
 
@@ -119,8 +132,7 @@ def make_softmax(*, roots: bool) -> Any:
                 factor = wide.mul(usable, inverse)
                 scales.append(wide.sqrt(factor) if roots else factor)
                 lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
-                ones = e.builder.zext(wide.bits(lost), I64)
-                e.set(bad, e.add(e.get(bad), wide.call("llvm.ctpop.i64", I64, [ones])))
+                e.set(bad, e.add(e.get(bad), wide.count(lost)))
             narrow = ir.VectorType(e.real, 8)
             for part, s in enumerate(scales):
                 e.store(s if parts == 1 else e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
@@ -145,6 +157,8 @@ def make_softmax(*, roots: bool) -> Any:
                 for mask in live[1:]:
                     anywhere = e.builder.or_(anywhere, mask)
                 with e.when(e.any(anywhere)):
+                    for mask in live:
+                        e.set(alive, e.add(e.get(alive), e.count(mask)))
                     raw = [e.exp(value, half=roots) for value in x]  # garbage where not live
                     for value, mask, r in zip(values, live, raw, strict=True):
                         e.set(value, e.select(mask, r, e.zero()))
@@ -154,6 +168,7 @@ def make_softmax(*, roots: bool) -> Any:
                     e.set(total, e.fma(v, v, e.get(total)) if roots else e.plus(e.get(total), v))
             for row, fine, m, total in zip(rows, fines, largest, totals, strict=True):
                 finish(row, fine, m, e.get(total))
+        e.builder.store(e.get(alive), found)
         for i, value in ((0, likelihood), (1, uncertainty), (3, weights)):
             add_total(wide, wide.get(value), sums, e.index(i))
         e.builder.store(e.builder.fadd(wide.scalar(sums, 2), e.builder.sitofp(e.get(bad), DOUBLE)), wide.at(sums, 2))
@@ -194,17 +209,27 @@ def weigh(
         add_total(e, e.get(total), sums, c)
 
 
-@micro
-def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
-    """resp *= scale; weights[component] += sum over rows, float64."""
-    with e.loop(0, k) as c:
-        total = e.variable(e.zero())
-        with e.loop(0, count, e.lanes) as t:
-            place = e.add(e.times(c, stride), t)
-            r = e.mul(e.load(resp, place), e.load(scale, t))
-            e.store(r, resp, place)
-            e.set(total, e.plus(e.get(total), r))
-        add_total(e, e.get(total), weights, c)
+def make_normalise(*, roots: bool) -> Any:
+    """`normalise` as it is described below; with `roots`, `resp` and `scale` hold square roots before it, not after."""
+
+    @micro
+    def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
+        """resp *= scale; weights[component] += sum over rows, float64."""
+        with e.loop(0, k) as c:
+            total = e.variable(e.zero())
+            with e.loop(0, count, e.lanes) as t:
+                place = e.add(e.times(c, stride), t)
+                r = e.mul(e.load(resp, place), e.load(scale, t))
+                r = e.mul(r, r) if roots else r
+                e.store(r, resp, place)
+                e.set(total, e.plus(e.get(total), r))
+            add_total(e, e.get(total), weights, c)
+
+    return normalise
+
+
+normalise = make_normalise(roots=False)
+normalise_roots = make_normalise(roots=True)
 
 
 def make_select(*, roots: bool) -> Any:
@@ -251,8 +276,7 @@ def make_select(*, roots: bool) -> Any:
                         packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
                         e.store(packed, live, place)
                         e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
-                ones = e.call("llvm.ctpop.i64", I64, [e.builder.zext(mask, I64)])
-                e.set(used, e.add(place, ones))
+                e.set(used, e.add(place, e.count(positive)))
         e.builder.store(e.get(used), found)
         add_total(e, e.get(total), weights, e.index(0))
 

@@ -243,6 +243,7 @@ def _softmax(
     stride: int,
     logs: Array,
     sums: Array,
+    found: Array,
     power: float,
 ) -> None:
     out = by_component(resp, k, stride, count)
@@ -251,7 +252,9 @@ def _softmax(
     fine = largest > LOWEST[resp.itemsize]
     with np.errstate(invalid="ignore", over="ignore"):
         below = joint - np.where(fine, largest, 0.0)
-        r = np.where(below >= cut.reshape(-1)[:k, None], np.exp(below), 0.0)
+        alive = below >= cut.reshape(-1)[:k, None]
+        r = np.where(alive, np.exp(below), 0.0)
+    found.reshape(-1)[0] = alive.sum()
     total = np.where(fine, r.sum(axis=0), 1.0)
     w = front(weight, count)
     usable = np.where(fine, w, 0.0)
@@ -272,12 +275,14 @@ def softmax(
     stride: int,
     logs: Array,
     sums: Array,
+    found: Array,
 ) -> None:
     """Log-densities l to r = exp(l - max l), 0 where l - max l < cut; scale = weight / sum of r; logs = log sum exp l.
 
-    Sums += (sum of w logs, sum of w log(largest responsibility), rows without a density, sum of w).
+    Sums += (sum of w logs, sum of w log(largest responsibility), rows without a density, sum of w); found = r that are
+    not 0.
     """
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, 1.0)
+    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, 1.0)
 
 
 def softmax_roots(
@@ -290,9 +295,10 @@ def softmax_roots(
     stride: int,
     logs: Array,
     sums: Array,
+    found: Array,
 ) -> None:
     """`softmax` that leaves the square roots of r and of scale."""
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, 0.5)
+    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, 0.5)
 
 
 def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:
@@ -312,6 +318,14 @@ def normalise(resp: Array, scale: Array, count: int, k: int, stride: int, weight
     """Resp *= scale; weights[c] += sum over rows."""
     out = by_component(resp, k, stride, count)
     r = out.astype(np.float64) * front(scale, count)
+    out[:] = r
+    front(weights, k)[:] += r.sum(axis=1)
+
+
+def normalise_roots(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
+    """`normalise` of square roots; what it leaves are none."""
+    out = by_component(resp, k, stride, count)
+    r = (out.astype(np.float64) * front(scale, count)) ** 2
     out[:] = r
     front(weights, k)[:] += r.sum(axis=1)
 

@@ -14,6 +14,9 @@ from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
+PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
+WORK_ROWS = TILE // V  # rows of Q elements that hold a panel of columns, (TILE, L)
+
 
 def helper(function: Any) -> Any:
     """Make a function callable from Numba code.
@@ -32,10 +35,11 @@ class Workspace(NamedTuple):
 
     rows: Any  # (TILE, padded) element type: the tile as it lies in memory
     centred: Any  # (TILE, padded + lanes): live rows about a mean, times the roots of their responsibilities; the odd
-    # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache
+    # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache. Also the rows
+    # backwards, or as panels of columns, (padded / lanes, TILE + 1, lanes)
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
     white: Any  # the same shape, for a shared factor; only where the table says WHITE, like `squares`
-    work: Any  # (D, Q): a centred panel
+    work: Any  # (max(D, WORK_ROWS), Q): a centred panel, products of PRODUCT_ROWS rows, or a panel of columns
     resp: Any  # (K, TILE): log-densities, then responsibilities
     squares: Any  # (K, TILE): squared distances
     scale: Any  # (TILE,)
@@ -53,9 +57,9 @@ def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, 
     lanes = VECTOR_BYTES // size
     return (
         aligned(TILE * padded * size)
-        + aligned(TILE * (padded + lanes) * size)
+        + aligned((TILE * max(padded, lanes) + max(TILE * lanes, padded)) * size)
         + (1 + white) * aligned(TILE * n_features * size)
-        + aligned(V * lanes * n_features * size)
+        + aligned(V * lanes * max(n_features, WORK_ROWS) * size)
         + (1 + white) * aligned(n_components * TILE * size)
         + aligned(TILE * size)
         + aligned((TILE + lanes) * size)
@@ -74,13 +78,13 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     rows = pointer(base, tag)
     base += aligned_(TILE * padded * size)
     centred = pointer(base, tag)
-    base += aligned_(TILE * (padded + lanes) * size)
+    base += aligned_((TILE * max(padded, lanes) + max(TILE * lanes, padded)) * size)
     panels = pointer(base, tag)
     base += aligned_(TILE * d * size)
     white = pointer(base, tag)
     base += aligned_(TILE * d * size) * table[a.WHITE]
     work = pointer(base, tag)
-    base += aligned_(V * lanes * d * size)
+    base += aligned_(V * lanes * max(d, WORK_ROWS) * size)
     resp = pointer(base, tag)
     base += aligned_(k * TILE * size)
     squares = pointer(base, tag)
@@ -152,6 +156,15 @@ def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Nu
 
 
 @helper
+def prefetch_tile(table, first, end, tag, c):  # type: ignore[no-untyped-def]  # Numba code
+    """Ask for component c's share of the rows of the tile after the one at `first`, so that it is there when needed."""
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    begin = (first + TILE) * d
+    length = min(end * d - begin, TILE * d)
+    tile.prefetch(pointer(table[a.ROWS], tag), begin + length * c // k, begin + length * (c + 1) // k)
+
+
+@helper
 def parameters(table, tag):  # type: ignore[no-untyped-def]  # Numba code
     """Means, factors and normalisers as `programs.py` packs them."""
     return pointer(table[a.MEANS], tag), pointer(table[a.FACTORS], tag), pointer(table[a.LOG_NORM], tag)
@@ -176,7 +189,7 @@ def make_finish(softmax: Any, write_probabilities: Any) -> Any:
                     slot[a.LOST] += 1.0
             return
         cut = pointer(table[a.CUT], tag)
-        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot)
+        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found)
         if mode == a.SCORE:
             density = float64_pointer(table[a.OUT])
             for i in range(count):

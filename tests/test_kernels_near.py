@@ -1,0 +1,184 @@
+"""The micro-kernels for components near one another against their plain twins, and the layout of shared products."""
+
+import numpy as np
+import pytest
+
+from fastgmm.kernels import gram, layout, near, near_twins, products, tile, twins
+from tests.test_kernels import (
+    TILE,
+    compare,
+    compiled,
+    dimensions,
+    dtypes,
+    panel_counts,
+    random_panels,
+    random_triangles,
+    rng_for,
+)
+
+
+@dtypes
+@dimensions
+@pytest.mark.parametrize("k", [1, 3, 9, 16])
+def test_densities_of_near_components(d, k, dtype):
+    rng = rng_for(d, k)
+    means, shifts, scales = (layout.pack_components(v, dtype) for v in rng.normal(size=(3, k, d)))
+    one, log_norm = rng.uniform(0.5, 2.0, k).astype(dtype), rng.normal(size=k).astype(dtype)
+    for count in panel_counts(dtype):
+        panels = random_panels(rng, count, d, dtype)
+        out, norms = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype)
+        compare(
+            near.affine_density, near_twins.affine_density, panels, count, shifts, scales, log_norm, d, k, out, TILE
+        )
+        compare(near.square_norms, near_twins.square_norms, panels, count, d, norms)
+        near_twins.square_norms(panels, count, d, norms)
+        compare(
+            near.product_density,
+            near_twins.product_density,
+            *(panels, count, means, one, log_norm, norms, d, k, out, TILE),
+        )
+
+
+@dtypes
+@dimensions
+def test_square_rows(d, dtype):
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    rows = rng_for(d).normal(size=(TILE, padded)).astype(dtype)
+    compare(near.square_rows, near_twins.square_rows, rows, padded, 23, np.zeros_like(rows))
+
+
+@dtypes
+@dimensions
+def test_shifted_density(d, dtype):
+    rng = rng_for(d)
+    factor = layout.pack_triangles(random_triangles(rng, 1, d), dtype)
+    shift, log_norm = rng.normal(size=d).astype(dtype), np.array([0.25], dtype)
+    for count in panel_counts(dtype):
+        panels = random_panels(rng, count, d, dtype)
+        out = np.zeros(TILE, dtype)
+        compare(near.shifted_density, near_twins.shifted_density, panels, count, shift, factor, d, log_norm, out)
+
+
+def some_rows(rng, d, dtype):
+    lanes = twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
+    rows = np.zeros((TILE, padded), dtype)
+    rows[:, :d] = rng.normal(size=(TILE, d))
+    return rows, padded, lanes
+
+
+@dtypes
+@dimensions
+def test_reverse_rows(d, dtype):
+    rows, padded, lanes = some_rows(rng_for(d), d, dtype)
+    for count in (1, 24):
+        out = np.zeros(count * (padded + lanes) + lanes, dtype)
+        shifted = out[lanes:]  # the first row's room is before it
+        near_twins.reverse_rows(rows, count, d, padded, shifted, padded + lanes)
+        mine = np.full_like(out, 7.0)
+        compiled(products.reverse_rows)((rows, count, d, padded, mine[lanes:], padded + lanes))
+        places = np.add.outer(np.arange(count) * (padded + lanes) + lanes, np.arange(padded))
+        np.testing.assert_array_equal(mine[places], out[places])
+        np.testing.assert_array_equal(
+            out[places[:, :d]], rows[:count, d - 1 :: -1] if d == padded else rows[:count, :d][:, ::-1]
+        )
+
+
+@dtypes
+@dimensions
+@pytest.mark.parametrize("k", [1, 2, 5, 8, 17])
+def test_product_moments(d, k, dtype):
+    rng = rng_for(d, k)
+    rows, padded, lanes = some_rows(rng, d, dtype)
+    vectors = layout.product_vectors(d, lanes)
+    length = len(vectors)
+    backwards = np.zeros((TILE, padded + lanes), dtype)
+    near_twins.reverse_rows(rows, TILE, d, padded, backwards, padded + lanes)
+    resp = rng.uniform(size=(k, TILE)).astype(dtype)
+    for count in (24, 48):
+        buffer = np.zeros((count, 3 * lanes), dtype)
+        out = rng.normal(size=(k, length * lanes + 8))
+        given = (resp, rows, backwards, vectors, length, count, d, k, TILE, padded, buffer, out, out.shape[1])
+        compare(products.product_moments, near_twins.product_moments, *given, scratch=(10,))
+
+
+@dtypes
+@dimensions
+def test_shared_products_are_the_moments(d, dtype):
+    """The whole way from rows to first and second moments, without the twin."""
+    rng = rng_for(d, 1)
+    rows, padded, lanes = some_rows(rng, d, dtype)
+    vectors = layout.product_vectors(d, lanes)
+    backwards = np.zeros(TILE * (padded + lanes) + lanes, dtype)
+    resp = rng.uniform(size=(9, TILE)).astype(dtype)
+    out = np.zeros((9, len(vectors) * lanes))
+    for first in range(0, TILE, 48):
+        compiled(products.reverse_rows)((rows[first:], 48, d, padded, backwards[lanes:], padded + lanes))
+        given = (resp[:, first:], rows[first:], backwards[lanes:], vectors, len(vectors), 48, d, 9, TILE, padded)
+        compiled(products.product_moments)((*given, np.zeros((48, 3 * lanes), dtype), out, out.shape[1]))
+    first, second = layout.unpack_products(out, d, lanes)
+    u, r = rows[:, :d].astype(float), resp.astype(float)
+    bound = (1e-13 if dtype == np.float64 else 2e-6) * TILE
+    np.testing.assert_allclose(first, r @ u, atol=bound)
+    np.testing.assert_allclose(second, np.einsum("kt,ti,tj->kij", r, u, u), atol=bound)
+    np.testing.assert_array_equal(second, second.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+@pytest.mark.parametrize("d", [*range(1, 40), 64, 65])
+def test_every_product_has_one_place(d, lanes):
+    """Each pair i >= j, and each feature, is in one lane exactly."""
+    places = []
+    for i, j, contents in layout.product_vectors(d, lanes).tolist():
+        for column in range(j, min(j + lanes, d)):
+            if contents == products.PLAIN:
+                places.append((column,))
+            elif column <= i and contents != products.PARTNER:
+                places.append((i, column))
+            elif column > i and contents != products.OWN:
+                places.append((d - 2 - i, d - 1 - column))
+    pairs = [p for p in places if len(p) == 2 and p[0] >= p[1] >= 0]
+    assert len(set(pairs)) == d * (d + 1) // 2 == len(pairs)
+    assert sorted(p for p in places if len(p) == 1) == [(j,) for j in range(d)]
+
+
+@dtypes
+@dimensions
+def test_gram(d, dtype):
+    rng = rng_for(d)
+    rows, padded, lanes = some_rows(rng, d, dtype)
+    step = (TILE + 1) * lanes
+    size = np.dtype(dtype).itemsize
+    resp = np.where(rng.random(TILE) < 0.8, rng.uniform(size=TILE), 0.0).astype(dtype)
+    for count in (24, TILE):
+        panels = np.zeros(padded // lanes * step, dtype)
+        compare(gram.column_panels, near_twins.column_panels, rows, count, padded, step, panels, exact=True)
+        near_twins.column_panels(rows, count, padded, step, panels)
+        sums, moments = rng.normal(size=padded), rng.normal(size=layout.moment_length(d, size))
+        work = np.zeros(TILE * lanes, dtype)
+        compare(gram.gram, near_twins.gram, resp, panels, count, d, step, work, sums, moments, scratch=(5,))
+
+
+@dtypes
+@dimensions
+def test_gram_is_the_weighted_scatter(d, dtype):
+    """The whole way from rows to a symmetric matrix, without the twin."""
+    rng = rng_for(d, 2)
+    rows, padded, lanes = some_rows(rng, d, dtype)
+    step, size = (TILE + 1) * lanes, np.dtype(dtype).itemsize
+    panels, work = np.zeros(padded // lanes * step, dtype), np.zeros(TILE * lanes, dtype)
+    resp = rng.uniform(size=TILE).astype(dtype)
+    sums, packed = np.zeros(padded), np.zeros((1, layout.moment_length(d, size)))
+    compiled(gram.column_panels)((rows, TILE, padded, step, panels))
+    compiled(gram.gram)((resp, panels, TILE, d, step, work, sums, packed))
+    u, r = rows[:, :d].astype(float), resp.astype(float)
+    bound = (1e-13 if dtype == np.float64 else 2e-6) * TILE
+    np.testing.assert_allclose(sums[:d], r @ u, atol=bound)
+    np.testing.assert_allclose(layout.unpack_moments(packed, d, size)[0], (u * r[:, None]).T @ u, atol=bound)
+
+
+@dtypes
+def test_prefetching_changes_nothing(dtype):
+    rows = rng_for(3).normal(size=100).astype(dtype)
+    for begin, end in ((0, 100), (7, 8), (50, 50), (60, 50), (0, 10_000)):  # also beyond the end: it is a hint
+        compare(tile.prefetch, near_twins.prefetch, rows, begin, end, exact=True)
