@@ -166,7 +166,7 @@ def test_weights(kind, d, where):
 @pytest.mark.parametrize("k", [1, 3, 9])
 @pytest.mark.parametrize("distance", [0.1, 0.95])
 def test_near_and_far_components_take_two_ways_to_the_same_sums(kind, d, dtype, k, distance, monkeypatch):
-    """The ways for near components, with overlap and at the largest distance at which they are used, against plain ones.
+    """The ways for near components, with overlap and at the largest distance at which they are used, and plain ones.
 
     Overlapping full components take their moments by products (9 features, 9 components), by Gram matrices (60
     features) or from gathered rows.
