@@ -9,7 +9,20 @@ import numba
 import numpy as np
 import pytest
 
-from fastgmm.kernels import arguments, gram, layout, micro, near, near_twins, products, simd, small, tile, twins
+from fastgmm.kernels import (
+    arguments,
+    gram,
+    layout,
+    micro,
+    near,
+    near_twins,
+    products,
+    simd,
+    small,
+    tile,
+    tile_twins,
+    twins,
+)
 from fastgmm.kernels._cache import attach
 
 TILE, V = twins.TILE, twins.V
@@ -98,8 +111,8 @@ def test_every_kernel_has_a_twin():
     names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products) | kernels_of(tile)
     names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
     assert len(names) > 15
-    plain = set(dir(twins)) | set(dir(near_twins))
-    assert names <= plain, f"no twin in kernels/twins.py or near_twins.py: {sorted(names - plain)}"
+    plain = set(dir(twins)) | set(dir(tile_twins)) | set(dir(near_twins))
+    assert names <= plain, f"no twin in kernels/*twins.py: {sorted(names - plain)}"
 
 
 def test_constants_agree():
@@ -245,10 +258,10 @@ def test_copy_and_transpose(d, dtype):
         total = -(-count // panel) * panel
         source = rng.normal(size=(count, d)).astype(dtype)
         rows = np.full((TILE, padded), 5.0, dtype)
-        compare(tile.copy_rows, twins.copy_rows, source, d, padded, count, total, rows, exact=True)
-        twins.copy_rows(source, d, padded, count, total, rows)
+        compare(tile.copy_rows, tile_twins.copy_rows, source, d, padded, count, total, rows, exact=True)
+        tile_twins.copy_rows(source, d, padded, count, total, rows)
         panels = np.zeros((TILE // panel, d, panel), dtype)
-        compare(tile.transpose, twins.transpose, rows, total, d, padded, panels, exact=True)
+        compare(tile.transpose, tile_twins.transpose, rows, total, d, padded, panels, exact=True)
 
 
 @dtypes
@@ -258,7 +271,7 @@ def test_centre_rows(d, dtype):
     padded = layout.padded_width(d, np.dtype(dtype).itemsize)
     centre = layout.split(rng.normal(size=d) + 3.0, dtype, padded)
     rows = rng.normal(size=(TILE, padded)).astype(dtype)
-    compare(tile.centre_rows, twins.centre_rows, rows, centre, padded, 23)
+    compare(tile.centre_rows, tile_twins.centre_rows, rows, centre, padded, 23)
 
 
 def log_densities(rng, k, dtype):
@@ -290,7 +303,7 @@ def test_softmax(name, k, dtype):
     for count in (panel, TILE):
         compare(
             getattr(tile, name),
-            getattr(twins, name),
+            getattr(tile_twins, name),
             log_densities(rng, k, dtype),
             np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype),
             random_weights(rng),
@@ -299,6 +312,7 @@ def test_softmax(name, k, dtype):
             np.zeros(TILE),
             rng.normal(size=4),
             np.zeros(1, np.int64),
+            np.full(k, 5, np.int64),
         )
 
 
@@ -310,10 +324,10 @@ def test_weigh_and_normalise(k, dtype):
     scale, sums = rng.uniform(size=TILE).astype(dtype), rng.normal(size=k)
     resp[:, 3], values[:, 3] = 0.0, np.inf  # a square that overflows, of a row that belongs elsewhere
     for count in (width(dtype), TILE):
-        compare(tile.weigh, twins.weigh, values, TILE, resp, count, k, TILE, sums)
-        compare(tile.weigh, twins.weigh, values[0], 0, resp, count, k, TILE, sums)
-        compare(tile.normalise, twins.normalise, resp, scale, count, k, TILE, sums)
-        compare(tile.normalise_roots, twins.normalise_roots, resp, scale, count, k, TILE, sums)
+        compare(tile.weigh, tile_twins.weigh, values, TILE, resp, count, k, TILE, sums)
+        compare(tile.weigh, tile_twins.weigh, values[0], 0, resp, count, k, TILE, sums)
+        compare(tile.normalise, tile_twins.normalise, resp, scale, count, k, TILE, sums)
+        compare(tile.normalise_roots, tile_twins.normalise_roots, resp, scale, count, k, TILE, sums)
 
 
 @dtypes
@@ -322,16 +336,17 @@ def test_weigh_and_normalise(k, dtype):
 def test_select(name, share, dtype):
     rng = rng_for(100 * share)
     lanes = twins.VECTOR_BYTES // np.dtype(dtype).itemsize
-    for count in (width(dtype), TILE):
+    for panels in (1, TILE // width(dtype)):
         resp = np.where(rng.random(TILE) < share, rng.uniform(0.1, 1.0, TILE), 0.0).astype(dtype)
         scale = np.where(rng.random(TILE) < 0.9, rng.uniform(0.1, 1.0, TILE), 0.0).astype(dtype)
+        groups = rng.integers(0, 256, 1)  # also panels that are not marked: those are passed over
         live, values = np.zeros(TILE + lanes, np.int32), np.zeros(TILE + lanes, dtype)
         found, weights = np.zeros(1, np.int64), rng.normal(size=1)
         outputs = live, values, found, weights
-        compare(getattr(tile, name), getattr(twins, name), resp, scale, count, *outputs, scratch=(3, 4))
+        compare(getattr(tile, name), getattr(tile_twins, name), resp, scale, panels, groups, *outputs, scratch=(4, 5))
         mine, theirs = [a.copy() for a in outputs], [a.copy() for a in outputs]
-        compiled(getattr(tile, name))((resp, scale, count, *mine))
-        getattr(twins, name)(resp, scale, count, *theirs)
+        compiled(getattr(tile, name))((resp, scale, panels, groups, *mine))
+        getattr(tile_twins, name)(resp, scale, panels, groups, *theirs)
         n = int(found.item() if found.item() else theirs[2][0])
         np.testing.assert_array_equal(mine[0][:n], theirs[0][:n])  # beyond the n-th is scratch
         np.testing.assert_allclose(mine[1][:n], theirs[1][:n], rtol=1e-6)
@@ -344,13 +359,13 @@ def test_labels(k, dtype):
     joint = log_densities(rng, k, dtype)
     joint[:, 10:20] = np.round(joint[:, 10:20] / 4.0)  # ties
     labels = np.zeros(TILE, np.int64)
-    compare(tile.largest, twins.largest, joint, TILE, k, TILE, labels, exact=True)
-    twins.largest(joint, TILE, k, TILE, labels)
+    compare(tile.largest, tile_twins.largest, joint, TILE, k, TILE, labels, exact=True)
+    tile_twins.largest(joint, TILE, k, TILE, labels)
     assert set(labels[5:7]) == {-1}
     assert labels[7] == 0
     finite = np.where(np.isfinite(joint), joint, -1e4).astype(dtype)
     weight, scale, sums = random_weights(rng), np.zeros(TILE, dtype), rng.normal(size=4)
-    compare(tile.one_hot, twins.one_hot, finite, labels, weight, scale, TILE, k, TILE, sums)
+    compare(tile.one_hot, tile_twins.one_hot, finite, labels, weight, scale, TILE, k, TILE, sums)
 
 
 @dtypes
@@ -360,7 +375,7 @@ def test_write_probabilities(name, k, dtype):
     rng = rng_for(k)
     resp, scale = rng.uniform(size=(k, TILE)).astype(dtype), rng.uniform(size=TILE).astype(dtype)
     for count in (1, 23, TILE):
-        compare(getattr(tile, name), getattr(twins, name), resp, scale, count, k, TILE, np.zeros((TILE, k)))
+        compare(getattr(tile, name), getattr(tile_twins, name), resp, scale, count, k, TILE, np.zeros((TILE, k)))
 
 
 # -- one to four features ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgmm.kernels import gram, layout, near, near_twins, products, tile, twins
+from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins
 from tests.test_kernels import (
     TILE,
     compare,
@@ -181,4 +181,4 @@ def test_gram_is_the_weighted_scatter(d, dtype):
 def test_prefetching_changes_nothing(dtype):
     rows = rng_for(3).normal(size=100).astype(dtype)
     for begin, end in ((0, 100), (7, 8), (50, 50), (60, 50), (0, 10_000)):  # also beyond the end: it is a hint
-        compare(tile.prefetch, near_twins.prefetch, rows, begin, end, exact=True)
+        compare(tile.prefetch, tile_twins.prefetch, rows, begin, end, exact=True)

@@ -31,7 +31,14 @@ def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
             continue
         for c in range(k):
             tile.select_live(
-                at(ws.resp, c * TILE), ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+                at(ws.resp, c * TILE),
+                ws.scale,
+                panels,
+                at(ws.groups, c),
+                ws.live,
+                ws.values,
+                ws.found,
+                at(slot, a.WEIGHT + c),
             )
             live = ws.found[0]
             if live > 0:

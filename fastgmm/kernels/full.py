@@ -40,7 +40,7 @@ def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
 
 
 @helper
-def gathered_moments(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+def gathered_moments(table, panels, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and moments of every component from the rows that it is responsible for."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     wide_means, moment_length = pointer(table[a.WIDE_MEANS], tag), table[a.MOMENT_LENGTH]
@@ -48,7 +48,14 @@ def gathered_moments(table, total, tag, ws, slot):  # type: ignore[no-untyped-de
     chunk = chunk_rows(padded * table[a.SIZE], table[a.SIZE])
     for c in range(k):
         tile.select_live_roots(
-            at(ws.resp, c * TILE), ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT + c)
+            at(ws.resp, c * TILE),
+            ws.scale,
+            panels,
+            at(ws.groups, c),
+            ws.live,
+            ws.values,
+            ws.found,
+            at(slot, a.WEIGHT + c),
         )
         mean = at(wide_means, c * 2 * padded)
         sums, moments = at(slot, table[a.FIRST] + c * padded), at(slot, table[a.SECOND] + c * moment_length)
@@ -123,7 +130,7 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
             )
         finish_tile_roots(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
-            gathered_moments(table, total, tag, ws, slot)
+            gathered_moments(table, panels, tag, ws, slot)
 
 
 def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
@@ -156,4 +163,4 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         elif shared == a.BY_GRAM:
             moments_by_gram(table, total, tag, ws, slot)
         else:
-            gathered_moments(table, total, tag, ws, slot)
+            gathered_moments(table, panels, tag, ws, slot)

@@ -123,7 +123,3 @@ def gram(resp: Array, panels: Array, count: int, n: int, step: int, work: Array,
     u, r = np.hstack(blocks).astype(np.float64), front(resp, count).astype(np.float64)[:, None]
     front(sums, u.shape[1])[:] += (r * u).sum(axis=0)
     add_lower(moments, (r * u).T[:n] @ u, panels.itemsize)
-
-
-def prefetch(rows: Array, begin: int, end: int) -> None:
-    """Changes nothing."""

@@ -16,6 +16,7 @@ import math
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     begin_block,
@@ -78,13 +79,15 @@ def scatter_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # 
     stride = padded + lanes
     for first in range(begin, end, TILE):
         count = min(TILE, end - first)
-        total = (count + lanes - 1) // lanes * lanes
+        panels = (count + V * lanes - 1) // (V * lanes)
+        total = panels * V * lanes
         tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
         load_weights(table, first, count, total, ws.weight)
         for i in range(total):
             ws.resp[i] = 1.0
             ws.scale[i] = math.sqrt(ws.weight[i])
-        tile.select_live_roots(ws.resp, ws.scale, total, ws.live, ws.values, ws.found, at(slot, a.WEIGHT))
+        ws.groups[0] = -1  # every panel
+        tile.select_live_roots(ws.resp, ws.scale, panels, ws.groups, ws.live, ws.values, ws.found, at(slot, a.WEIGHT))
         live = ws.found[0]
         if live > 0:
             mean, sums = pointer(table[a.WIDE_MEANS], tag), at(slot, table[a.FIRST])

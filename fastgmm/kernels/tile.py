@@ -1,6 +1,6 @@
 """What every pass does with a tile of rows: bring it in, turn log-densities into responsibilities, pick the live rows.
 
-These micro-kernels know no covariance family. The plain twin of each is in `twins.py`.
+These micro-kernels know no covariance family. The plain twin of each is in `tile_twins.py`.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def make_softmax(*, roots: bool) -> Any:
         logs: Value,
         sums: Value,
         found: Value,
+        groups: Value,
     ) -> None:
         """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
 
@@ -108,7 +109,8 @@ def make_softmax(*, roots: bool) -> Any:
         becomes the log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted
         log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
         number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
-        weights. found[0] (int64) says how many responsibilities are not 0.
+        weights. found[0] (int64) says how many responsibilities are not 0, and bit g of groups[component] (int64)
+        whether any of panel g's is not.
         """
         wide = Emitter(e.builder, DOUBLE)
         likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
@@ -162,6 +164,10 @@ def make_softmax(*, roots: bool) -> Any:
                     raw = [e.exp(value, half=roots) for value in x]  # garbage where not live
                     for value, mask, r in zip(values, live, raw, strict=True):
                         e.set(value, e.select(mask, r, e.zero()))
+                first = e.builder.icmp_signed("==", t, e.index(0))
+                before = e.builder.select(first, e.index(0), e.builder.load(e.at(groups, c)))
+                bit = e.builder.shl(e.builder.zext(e.any(anywhere), I64), e.builder.udiv(t, e.index(V * e.lanes)))
+                e.builder.store(e.builder.or_(before, bit), e.at(groups, c))
                 for value, place, total in zip(values, places, totals, strict=True):
                     v = e.get(value)
                     e.store(v, resp, place)
@@ -240,43 +246,52 @@ def make_select(*, roots: bool) -> Any:
         e: Emitter,
         resp: Value,
         scale: Value,
-        count: Value,
+        panels: Value,
+        groups: Value,
         live: Value,
         values: Value,
         found: Value,
         weights: Value,
     ) -> None:
-        """List one component's rows of positive responsibility r = resp * scale.
+        """List one component's rows of positive responsibility r = resp * scale in the first `panels` panels.
 
-        live[i] (int32) is the i-th such row and values[i] its r; found[0] (int64) says how many; weights[0] (float64)
-        += sum of r. `live` and `values` need room for one more vector than they can hold.
+        groups[0] says which panels have any, as `softmax` wrote it. live[i] (int32) is the i-th such row and values[i]
+        its r; found[0] (int64) says how many; weights[0] (float64) += sum of r. `live` and `values` need room for one
+        more vector than they can hold.
         """
         integers = ir.VectorType(I32, e.lanes)
         iota = ir.Constant(integers, list(range(e.lanes)))
         everything = ir.Constant(ir.IntType(e.lanes), -1)
         used = e.variable(e.index(0))
         total = e.variable(e.zero())
-        with e.loop(0, count, e.lanes) as t:
-            r = e.mul(e.load(resp, t), e.load(scale, t))
-            positive = e.compare(">", r, e.zero())
-            mask = e.bits(positive)
-            with e.when(e.any(positive)):
-                e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
-                base = e.builder.trunc(t, I32)
-                first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
-                row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
-                place = e.get(used)
-                full = e.builder.icmp_unsigned("==", mask, everything)
-                with e.builder.if_else(full) as (all_live, some_live):
-                    with all_live:
-                        e.store(row, live, place)
-                        e.store(r, values, place)
-                    with some_live:
-                        name = "llvm.experimental.vector.compress."
-                        packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
-                        e.store(packed, live, place)
-                        e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
-                e.set(used, e.add(place, e.count(positive)))
+        some = e.builder.load(groups)
+        with e.loop(0, panels) as g:
+            bit = e.builder.and_(e.builder.lshr(some, g), e.index(1))
+            begin = e.times(g, V * e.lanes)
+            with (
+                e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))),
+                e.loop(begin, e.add(begin, V * e.lanes), e.lanes) as t,
+            ):
+                r = e.mul(e.load(resp, t), e.load(scale, t))
+                positive = e.compare(">", r, e.zero())
+                mask = e.bits(positive)
+                with e.when(e.any(positive)):
+                    e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
+                    base = e.builder.trunc(t, I32)
+                    first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
+                    row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
+                    place = e.get(used)
+                    full = e.builder.icmp_unsigned("==", mask, everything)
+                    with e.builder.if_else(full) as (all_live, some_live):
+                        with all_live:
+                            e.store(row, live, place)
+                            e.store(r, values, place)
+                        with some_live:
+                            name = "llvm.experimental.vector.compress."
+                            packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
+                            e.store(packed, live, place)
+                            e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
+                    e.set(used, e.add(place, e.count(positive)))
         e.builder.store(e.get(used), found)
         add_total(e, e.get(total), weights, e.index(0))
 

@@ -1,8 +1,8 @@
 """Plain NumPy twins of the micro-kernels: the formulas, in the kernels' own arguments and layouts.
 
-The functions of `micro.py`, `tile.py` and `small.py` have their twin here under the same name; the tests compare the
-two number by number. To understand a kernel, read its twin first: unpack the layout, one or two lines of mathematics,
-pack.
+The functions of `micro.py` and `small.py` have their twin here under the same name, those of `tile.py` in
+`tile_twins.py`, the others in `near_twins.py`; the tests compare the two number by number. To understand a kernel, read
+its twin first: unpack the layout, one or two lines of mathematics, pack.
 
 * Everything is computed in float64, whatever the element type; results are rounded when they are written.
 * Results go into the arrays that are passed, from their first element on, as the kernels do it. Arrays may be longer.
@@ -22,7 +22,6 @@ VECTOR_BYTES = 64
 V = 3
 TILE = 192
 BLOCKS = (8, 4, 2, 1)
-LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none
 
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
@@ -216,183 +215,6 @@ def weighted_sums(resp: Array, rows: Array, count: int, k: int, stride: int, pad
     """out += R X, for all components."""
     r = by_component(resp, k, stride, count).astype(np.float64)
     front(out, k, padded)[:] += r @ front(rows, count, padded)
-
-
-# -- a tile (tile.py) --------------------------------------------------------------------------------------------------
-
-
-def copy_rows(source: Array, n: int, padded: int, count: int, total: int, rows: Array) -> None:
-    """Rows padded with zeros to the width; the last row again for count <= i < total."""
-    out = front(rows, total, padded)
-    out[:] = 0.0
-    out[:, :n] = front(source, count, n)[np.minimum(np.arange(total), count - 1)]
-
-
-def transpose(rows: Array, count: int, n: int, padded: int, panels: Array) -> None:
-    """Rows to panels."""
-    to_panels(front(rows, count, padded)[:, :n], panels)
-
-
-def _softmax(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-    power: float,
-) -> None:
-    out = by_component(resp, k, stride, count)
-    joint = out.astype(np.float64)
-    largest = np.fmax.reduce(joint, axis=0, initial=-np.inf)  # NaN counts as no density
-    fine = largest > LOWEST[resp.itemsize]
-    with np.errstate(invalid="ignore", over="ignore"):
-        below = joint - np.where(fine, largest, 0.0)
-        alive = below >= cut.reshape(-1)[:k, None]
-        r = np.where(alive, np.exp(below), 0.0)
-    found.reshape(-1)[0] = alive.sum()
-    total = np.where(fine, r.sum(axis=0), 1.0)
-    w = front(weight, count)
-    usable = np.where(fine, w, 0.0)
-    log_density = np.where(fine, largest, 0.0) + np.log(total)
-    out[:] = r**power
-    front(scale, count)[:] = (usable / total) ** power
-    front(logs, count)[:] = np.where(fine, log_density, -np.inf)
-    sums.reshape(-1)[:4] += (usable @ log_density, -(usable @ np.log(total)), (~fine & (w > 0.0)).sum(), w.sum())
-
-
-def softmax(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-) -> None:
-    """Log-densities l to r = exp(l - max l), 0 where l - max l < cut; scale = weight / sum of r; logs = log sum exp l.
-
-    Sums += (sum of w logs, sum of w log(largest responsibility), rows without a density, sum of w); found = r that are
-    not 0.
-    """
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, 1.0)
-
-
-def softmax_roots(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-) -> None:
-    """`softmax` that leaves the square roots of r and of scale."""
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, 0.5)
-
-
-def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:
-    """Subtract the centre from every row."""
-    front(rows, count, padded)[:] = front(rows, count, padded) - mean_of(centre, padded, padded)
-
-
-def weigh(values: Array, step: int, resp: Array, count: int, k: int, stride: int, sums: Array) -> None:
-    """sums[c] += sum over rows of resp * values; where resp is 0, values may be infinite."""
-    r = by_component(resp, k, stride, count).astype(np.float64)
-    given = by_component(values, k, step, count) if step else front(values, count)
-    value = np.where(r > 0.0, given, 0.0)
-    front(sums, k)[:] += (r * value).sum(axis=1)
-
-
-def normalise(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
-    """Resp *= scale; weights[c] += sum over rows."""
-    out = by_component(resp, k, stride, count)
-    r = out.astype(np.float64) * front(scale, count)
-    out[:] = r
-    front(weights, k)[:] += r.sum(axis=1)
-
-
-def normalise_roots(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
-    """`normalise` of square roots; what it leaves are none."""
-    out = by_component(resp, k, stride, count)
-    r = (out.astype(np.float64) * front(scale, count)) ** 2
-    out[:] = r
-    front(weights, k)[:] += r.sum(axis=1)
-
-
-def _select(
-    resp: Array, scale: Array, count: int, live: Array, values: Array, found: Array, weights: Array, power: float
-) -> None:
-    r = front(resp, count).astype(np.float64) * front(scale, count)
-    chosen = np.flatnonzero(r > 0.0)
-    live.reshape(-1)[: len(chosen)] = chosen
-    values.reshape(-1)[: len(chosen)] = r[chosen]
-    found.reshape(-1)[0] = len(chosen)
-    weights.reshape(-1)[0] += (r**power).sum()
-
-
-def select_live(
-    resp: Array, scale: Array, count: int, live: Array, values: Array, found: Array, weights: Array
-) -> None:
-    """List the rows where r = resp * scale > 0, and r there; weights[0] += sum of r."""
-    _select(resp, scale, count, live, values, found, weights, 1.0)
-
-
-def select_live_roots(
-    resp: Array, scale: Array, count: int, live: Array, values: Array, found: Array, weights: Array
-) -> None:
-    """`select_live` of square roots: resp, scale and values hold roots, weights[0] += sum of their squares."""
-    _select(resp, scale, count, live, values, found, weights, 2.0)
-
-
-def largest(resp: Array, count: int, k: int, stride: int, labels: Array) -> None:
-    """Component of the largest log-density, the first of equal ones; -1 where none is above -inf."""
-    joint = by_component(resp, k, stride, count)
-    joint = np.where(np.isnan(joint), -np.inf, joint)
-    front(labels, count)[:] = np.where((joint > -np.inf).any(axis=0), joint.argmax(axis=0), -1)
-
-
-def one_hot(
-    resp: Array,
-    labels: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    sums: Array,
-) -> None:
-    """resp[c] = 1 where the label is c, else 0; scale = weight, 0 without a label.
-
-    sums[0] += sum of w times the label's log-density, sums[2] += rows of positive weight without a label.
-    """
-    out, label, w = by_component(resp, k, stride, count), front(labels, count), front(weight, count)
-    labelled = label >= 0
-    density = out[np.maximum(label, 0), np.arange(count)].astype(np.float64)
-    sums.reshape(-1)[0] += (w * np.where(labelled, density, 0.0)).sum()
-    sums.reshape(-1)[2] += (~labelled & (w > 0.0)).sum()
-    front(scale, count)[:] = np.where(labelled, w, 0.0)
-    out[:] = np.arange(k)[:, None] == label
-
-
-def write_probabilities(resp: Array, scale: Array, count: int, k: int, stride: int, out: Array) -> None:
-    """out[row, c] = resp[c, row] * scale[row]."""
-    front(out, count, k)[:] = (by_component(resp, k, stride, count).astype(np.float64) * front(scale, count)).T
-
-
-def write_probabilities_roots(resp: Array, scale: Array, count: int, k: int, stride: int, out: Array) -> None:
-    """`write_probabilities` from square roots."""
-    front(out, count, k)[:] = (by_component(resp, k, stride, count).astype(np.float64) * front(scale, count)).T ** 2
 
 
 # -- one to four features (small.py) -----------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class Workspace(NamedTuple):
     labels: Any  # (TILE,) int64
     live: Any  # (TILE + lanes,) int32
     found: Any  # (1,) int64
+    groups: Any  # (K,) int64
 
 
 @functools.lru_cache(maxsize=64)
@@ -66,6 +67,7 @@ def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, 
         + 3 * aligned(TILE * 8)
         + aligned((TILE + lanes) * 4)
         + aligned(8)
+        + aligned(n_components * 8)
     )
 
 
@@ -102,8 +104,10 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     live = int32_pointer(base)
     base += aligned_((TILE + lanes) * 4)
     found = int64_pointer(base)
+    base += aligned_(8)
+    groups = int64_pointer(base)
     return Workspace(
-        rows, centred, panels, white, work, resp, squares, scale, values, weight, logs, labels, live, found
+        rows, centred, panels, white, work, resp, squares, scale, values, weight, logs, labels, live, found, groups
     )
 
 
@@ -189,7 +193,7 @@ def make_finish(softmax: Any, write_probabilities: Any) -> Any:
                     slot[a.LOST] += 1.0
             return
         cut = pointer(table[a.CUT], tag)
-        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found)
+        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
         if mode == a.SCORE:
             density = float64_pointer(table[a.OUT])
             for i in range(count):
