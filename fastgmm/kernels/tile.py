@@ -261,37 +261,29 @@ def make_select(*, roots: bool) -> Any:
         """
         integers = ir.VectorType(I32, e.lanes)
         iota = ir.Constant(integers, list(range(e.lanes)))
-        everything = ir.Constant(ir.IntType(e.lanes), -1)
         used = e.variable(e.index(0))
         total = e.variable(e.zero())
+        name = "llvm.experimental.vector.compress."
+
+        def pick(t: Value) -> None:
+            """Without a branch: which vectors of a marked panel have live rows nobody can foretell."""
+            r = e.mul(e.load(resp, t), e.load(scale, t))
+            positive = e.compare(">", r, e.zero())
+            base = e.builder.trunc(t, I32)
+            first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
+            row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
+            place = e.get(used)
+            e.store(e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row]), live, place)
+            e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
+            e.set(used, e.add(place, e.count(positive)))
+            e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
+
         some = e.builder.load(groups)
         with e.loop(0, panels) as g:
             bit = e.builder.and_(e.builder.lshr(some, g), e.index(1))
-            begin = e.times(g, V * e.lanes)
-            with (
-                e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))),
-                e.loop(begin, e.add(begin, V * e.lanes), e.lanes) as t,
-            ):
-                r = e.mul(e.load(resp, t), e.load(scale, t))
-                positive = e.compare(">", r, e.zero())
-                mask = e.bits(positive)
-                with e.when(e.any(positive)):
-                    e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
-                    base = e.builder.trunc(t, I32)
-                    first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
-                    row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
-                    place = e.get(used)
-                    full = e.builder.icmp_unsigned("==", mask, everything)
-                    with e.builder.if_else(full) as (all_live, some_live):
-                        with all_live:
-                            e.store(row, live, place)
-                            e.store(r, values, place)
-                        with some_live:
-                            name = "llvm.experimental.vector.compress."
-                            packed = e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row])
-                            e.store(packed, live, place)
-                            e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
-                    e.set(used, e.add(place, e.count(positive)))
+            with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
+                for v in range(V):
+                    pick(e.add(e.times(g, V * e.lanes), v * e.lanes))
         e.builder.store(e.get(used), found)
         add_total(e, e.get(total), weights, e.index(0))
 
