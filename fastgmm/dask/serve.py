@@ -15,7 +15,7 @@ sums of each run of neighbouring slabs and the blocks that it covers.
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +35,9 @@ Answer = tuple[list[Partial], list[tuple[str, BaseException]]]
 """Sums of runs of blocks, and (address, what went wrong) for each worker that failed."""
 
 HELD = ("executing", "long-running")
+
+STAY_SECONDS = 1.0
+"""How often a worker looks whether the caller is still there."""
 
 
 class PassServer(WorkerPlugin):  # type: ignore[misc]  # distributed has no stubs here
@@ -58,6 +61,7 @@ class PassServer(WorkerPlugin):  # type: ignore[misc]  # distributed has no stub
     def setup(self, worker: Any) -> None:
         """Install the handler and begin to warm up; does not wait for it."""
         self._worker = worker
+        self.over = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         self._thread.submit(warm_up, worker.state.nthreads, *self._fit)
         worker.handlers[self.name] = self.serve
@@ -65,6 +69,7 @@ class PassServer(WorkerPlugin):  # type: ignore[misc]  # distributed has no stub
     def teardown(self, worker: Any) -> None:
         """Take the handler away."""
         worker.handlers.pop(self.name, None)
+        self.over.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def serve(self, order: tuple[Work, Share]) -> Any:
@@ -173,17 +178,19 @@ def warm_up(threads: int, n_features: int, dtype: str) -> None:
             run(density(params), moments=moments)
 
 
-def stay() -> None:
-    """Tell the scheduler that this worker is in use, until the caller lets go of this task.
+def stay(name: str) -> None:
+    """Tell the scheduler that this worker is in use, until the fit is over or the caller lets go of this task.
 
     It knows of tasks only, and an adaptive cluster closes what looks idle; a worker with a task that left its thread
     pool is never chosen.
     """
     worker = get_worker()
     key = worker.get_current_task()
+    server = worker.plugins.get(name)
+    if server is None:
+        return
     secede()
-    while worker.status in (Status.running, Status.paused):
+    while worker.status in (Status.running, Status.paused) and not server.over.wait(STAY_SECONDS):
         task = worker.state.tasks.get(key)
-        if task is None or task.state not in HELD:
+        if task is None or task.state not in HELD:  # the caller is gone
             return
-        time.sleep(0.2)

@@ -7,9 +7,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
+from distributed import wait
+
 from fastgmm.dask import tasks
 from fastgmm.dask.cluster import LOST, Cluster
 from fastgmm.dask.serve import PassServer, stay
+
+LET_GO_SECONDS = 0.5
+"""How long the end of a fit waits for workers to see it."""
 
 
 class Session:
@@ -35,10 +40,12 @@ class Session:
                 del self._stays[address]
         for address in addresses - set(self._stays):
             key = f"fastgmm-stay-{uuid4().hex}"
-            self._stays[address] = self._client.submit(stay, workers=[address], pure=False, key=key)
+            self._stays[address] = self._client.submit(stay, self.name, workers=[address], pure=False, key=key)
 
     def let_go(self) -> None:
         """Let the workers be closed."""
+        with suppress(TimeoutError):  # on workers that died they wait for ever
+            wait([*self._stays.values()], timeout=LET_GO_SECONDS)
         self._stays.clear()
 
 
@@ -59,7 +66,7 @@ def serving(cluster: Cluster, n_features: int, dtype: str) -> Iterator[Session]:
     try:
         yield session
     finally:
-        session.let_go()
         with suppress(*LOST, ValueError, OSError):  # the cluster may be gone: that is not what went wrong
             cluster.client.unregister_worker_plugin(name)
             cluster.client.run(tasks.forget, on_error="ignore")
+            session.let_go()
