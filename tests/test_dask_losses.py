@@ -38,8 +38,9 @@ def test_a_worker_killed_in_the_middle_of_a_pass(client, way):
     before = pids(client)
 
     def kill(info):
-        if info.iteration == 2:  # the next pass begins now, and takes longer than this
-            threading.Timer(0.02, os.kill, (before[0], signal.SIGKILL)).start()
+        if info.iteration == 2:  # the next pass begins, and cannot end before this worker is killed
+            os.kill(before[0], signal.SIGSTOP)
+            threading.Timer(0.3, os.kill, (before[0], signal.SIGKILL)).start()
 
     there = fastgmm.dask.fit(model("full"), generated(LENGTHS), sample_weight=2.0, callback=kill, **WAYS[way])
     assert_same_bits(there, here)
