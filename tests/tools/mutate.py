@@ -42,7 +42,7 @@ TARGETS = {
             f"fastgmm/covariance/{name}.py"
             for name in ("full", "tied", "diag", "spherical", "_triangular", "base", "components", "__init__")
         ],
-        ["tests/test_family_contract.py", "tests/test_em.py"],
+        ["tests/test_family_contract.py", "tests/test_family_messages.py", "tests/test_em.py"],
     ),
     "em": (
         [f"fastgmm/em/{name}.py" for name in ("loop", "care", "account", "packing")],
