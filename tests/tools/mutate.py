@@ -3,12 +3,14 @@
     python -m tests.tools.mutate stats            every mutant of fastgmm/stats.py
     python -m tests.tools.mutate families --every 3
     python -m tests.tools.mutate em --only care
+    python -m tests.tools.mutate em 2>left.txt ... python -m tests.tools.mutate em --again left.txt
 
 The tests are collected once and run once, to see which lines each of them runs and how long it takes. Every mutant then
 lives in a forked child, which runs the tests that reach the changed line, the quickest first, up to the first failure.
 A mutant is caught by a failing test, an error where its module is loaded, or a limit of time (an endless loop): ten
 seconds of the processor and five times what its tests take. Those that no test notices are listed with line and
-change; docs/reliability.md explains those that are left. Hypothesis tries 20 examples at most and shrinks nothing.
+change on the standard error; docs/reliability.md explains those that are left. Once there are tests for them, --again
+tries only these. Hypothesis tries 20 examples at most and shrinks nothing.
 """
 
 import argparse
@@ -117,6 +119,10 @@ def try_mutant(mutant: Mutant, tests: Map, names: list[str]) -> int:
         return 0 if all(passes(tests.items[name]) for name in names) else 1
 
 
+def name_of(mutant: Mutant) -> str:
+    return f"{mutant.path.relative_to(TOP)}:{mutant.line}: {mutant.what}"
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(TOP).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -140,8 +146,8 @@ def next_end(running: dict[int, tuple[Mutant, float]]) -> tuple[Mutant, str]:
 class Campaign:
     """A plugin of pytest: runs mutants instead of tests."""
 
-    def __init__(self, files: list[str], every: int, jobs: int) -> None:
-        self.files, self.every, self.jobs = files, every, jobs
+    def __init__(self, files: list[str], every: int, jobs: int, again: set[str] | None) -> None:
+        self.files, self.every, self.jobs, self.again = files, every, jobs, again
         self.ends: Counter[str] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -154,6 +160,8 @@ class Campaign:
                 getattr(test, "__func__", test)._hypothesis_internal_use_settings = few
         tests = Map(session.items, self.files)
         todo = [m for file in self.files for m in mutants(TOP / file)][:: self.every]
+        if self.again is not None:
+            todo = [mutant for mutant in todo if name_of(mutant) in self.again]
         running: dict[int, tuple[Mutant, float]] = {}
         while todo or running:
             while todo and len(running) < self.jobs:
@@ -171,7 +179,7 @@ class Campaign:
     def count(self, mutant: Mutant, how: str) -> None:
         self.ends[how] += 1
         if how in ("survived", "not run by any test"):
-            print(f"{mutant.path.relative_to(TOP)}:{mutant.line}: {mutant.what}  ({how})", file=sys.stderr, flush=True)
+            print(f"{name_of(mutant)}  ({how})", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -179,6 +187,7 @@ def main() -> None:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--every", type=int, default=1, help="only every n-th mutant")
     parser.add_argument("--only", nargs="*", help="only these files of the target, by their names without .py")
+    parser.add_argument("--again", type=Path, help="only those that this file lists: the standard error of another run")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     files, tests = TARGETS[args.target]
@@ -194,7 +203,10 @@ def main() -> None:
     # Hypothesis was loaded before pytest, which this project's settings would make an error.
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:doctest", "-p", "no:xdist"]
     options += ["--hypothesis-profile=mutate", "-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    campaign = Campaign(files, args.every, args.jobs)
+    again = None
+    if args.again is not None:
+        again = {line.rpartition("  (")[0] for line in args.again.read_text(encoding="utf-8").splitlines()}
+    campaign = Campaign(files, args.every, args.jobs, again)
     with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
         code = pytest.main([*options, *tests], plugins=[campaign])
     if code:
