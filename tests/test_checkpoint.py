@@ -14,7 +14,7 @@ from fastgmm.checkpoint.generator import pack_generator, unpack_generator
 from fastgmm.em import FitStatus
 from fastgmm.errors import FastgmmWarning, InvalidParameterError
 from tests import reference
-from tests.tools import kills
+from tests.tools import checkpoint_mutations, kills
 
 types = pytest.mark.parametrize("covariance_type", reference.TYPES)
 RNG = np.random.default_rng(0)
@@ -349,3 +349,12 @@ def test_every_flipped_bit_is_found_and_the_one_before_is_used(tmp_path):
         path.write_bytes(content[:100])
     with pytest.raises(CheckpointError, match=r"none of the checkpoints in .* can be read"):
         fit(checkpoint=tmp_path / "a", resume=True)
+
+
+def test_mutated_checkpoints(tmp_path):
+    """The short version of ``python -m tests.tools.checkpoint_mutations``."""
+    ended = checkpoint_mutations.run(132, 5, tmp_path)
+    assert not [how for _, _, how in ended if how.startswith("DEFECT")]
+    assert {how for _, way, how in ended if way == "damaged"} <= {"refused", "unchanged"}
+    assert sum(times for (_, _, how), times in ended.items() if how == "refused") > 100
+    assert {how for _, way, how in ended if way == "sealed again"} >= {"refused", "unharmed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,8 @@ import numpy as np
 
 from fastgmm import __version__
 from fastgmm.archive import Archive
+from fastgmm.checkpoint.generator import unpack_generator
+from fastgmm.covariance import family
 from fastgmm.em import FitResult, FitState, FitStatus, IterationRecord, StartRecord
 from fastgmm.em.packing import pack_number, pack_start, pack_state, unpack_start, unpack_state
 from fastgmm.errors import CheckpointError
@@ -141,7 +144,9 @@ def unpack(archive: Archive) -> Snapshot:
     try:
         of_best, of_current, *rest = _histories(arrays)
         best, current = header["best"], header["current"]
-        return Snapshot(
+        for name in ("generator_before", "generator_now"):
+            unpack_generator(header[name])  # raises
+        snapshot = Snapshot(
             settings=dict(header["settings"]),
             data=dict(header["data"]),
             tol=float(header["tol"]),
@@ -159,9 +164,47 @@ def unpack(archive: Archive) -> Snapshot:
             ),
             current=None if current is None else _unpack_state(current, "current", of_current, arrays),
         )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        _check(snapshot)
+        return snapshot
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
         msg = f"the checkpoint is not complete: {type(error).__name__} {error}"
         raise CheckpointError(msg) from error
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Raise `ValueError` unless the parts of a snapshot fit together: a fit must be able to work with it."""
+    if not all(math.isfinite(value) for value in (snapshot.tol, snapshot.data["total_weight"])):
+        msg = "tol or total_weight is not finite"
+        raise ValueError(msg)
+    if snapshot.best is not None and not 0 <= snapshot.best.index < len(snapshot.records):
+        msg = f"the best of {len(snapshot.records)} starts is number {snapshot.best.index}"
+        raise ValueError(msg)
+    kind = family(snapshot.settings["covariance_type"]).name
+    d = snapshot.data["n_features"]
+    for state in (snapshot.current, None if snapshot.best is None else snapshot.best.state):
+        if state is None:
+            continue
+        params, k = state.params, len(state.params.weights)
+        _expect("covariance_type", params.covariance_type, kind)
+        _expect("shape of means", params.means.shape, (k, d))
+        _expect("shape of covariances", params.covariances.shape, family(kind).shape(k, d))
+        for name in _PARAMS:
+            part = getattr(params, name)
+            _expect(f"dtype of {name}", part.dtype, np.float64)
+            _expect(f"whether {name} are finite", bool(np.isfinite(part).all()), True)
+        _expect("smallest weight below 0", bool(params.weights.min() < 0.0), False)
+        _expect("length of the history", len(state.history), state.iteration)
+        _expect("length of numbers and reseeds", (len(state.numbers), len(state.reseeds)), (k, k))
+        here = {*state.empty, *state.collapsed}
+        _expect("components out of range", sorted(here - set(range(k))), [])
+        starts = range(snapshot.settings["n_components"])
+        _expect("numbers", sorted({*state.numbers, *state.dropped}), list(starts))
+
+
+def _expect(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        msg = f"{what}: {found}, expected {expected}"
+        raise ValueError(msg)
 
 
 def _pack_state(state: FitState) -> dict[str, Any]:

@@ -264,7 +264,11 @@ class _Loop:
         """Repeat the pass after which `state` was kept, and check that it says the same to the bit."""
         history, change = list(state.history), state.change
         self.with_moments = state.with_moments
-        stats = self.accumulate(state.params, moments=state.with_moments)
+        try:
+            stats = self.accumulate(state.params, moments=state.with_moments)
+        except SingularCovarianceError as error:  # there was a pass under these parameters
+            msg = f"the fit cannot be resumed: {error}. X has another dtype, or this is not what was written"
+            raise CheckpointError(msg) from error
         same = (stats.log_likelihood, stats.total_weight) == (state.log_likelihood, state.total_weight)
         if not same:
             msg = (
