@@ -29,6 +29,7 @@ ELEMENT_NAMES = {8: "float64", 4: "float32"}  # by size: `dtype.name` takes micr
 SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
+BLOCK_SECONDS = 3.5e-4  # of a block, roughly: clearing and folding its partial takes microseconds
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
 SEGMENT = 1 << 15  # elements that one task folds
 _BYTE: Any = ctypes.c_char
@@ -75,7 +76,7 @@ def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
     """Rows of a block: 5 to 20 tiles; enough work to outweigh its partial, little enough to share it out evenly."""
     if slot_length * 8 > CACHE_BYTES:
         return 10 * TILE
-    tiles = 6e-5 / (row_seconds(n_components, n_features) * TILE)
+    tiles = BLOCK_SECONDS / (row_seconds(n_components, n_features) * TILE)
     return int(min(max(tiles, 5), 20)) * TILE
 
 
