@@ -186,3 +186,45 @@ def test_reading_starts_where_it_is_told(tmp_path):
 def test_as_rows_of_an_array_is_as_it_was():
     x = rows(50)
     assert next(as_rows(x).blocks(1)).x is x
+
+
+NO_ROOM = """
+import resource, sys, threading
+import numpy as np
+from fastgmm.data import pump
+from fastgmm.typing import RowBlock
+
+def read(take):
+    for start in range(0, 12, 3):
+        buffer = take()
+        buffer.x[:] = start
+        ways.add(threading.current_thread().name)
+        yield RowBlock(start, buffer.x, None), buffer
+
+def numbers():
+    buffers = [pump.make_buffer(3, 2, np.dtype(float), weighted=False) for _ in range(2)]
+    return [float(block[1][0, 0]) for block in pump.pumped(read, buffers)]
+
+ways = set()
+assert numbers() == [0.0, 3.0, 6.0, 9.0] and ways == {"fastgmm-reader"}
+page = resource.getpagesize()
+stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+ways.clear()
+for extra in [0, *range(stack - 8 * page, stack + 40 * page, page), stack + (4 << 20)]:
+    used = int(open("/proc/self/statm").read().split()[0]) * page
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, resource.RLIM_INFINITY))
+    found = numbers()
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert found == [0.0, 3.0, 6.0, 9.0]
+print(*sorted(ways))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_where_there_is_no_room_for_a_thread_the_caller_reads():
+    """With room for the stack and hardly more, CPython would wait for ever for the thread to begin."""
+    env = {**os.environ, "PYTHONPATH": str(TOP)}
+    command = ["bash", "-c", f"ulimit -S -s 8192; exec {sys.executable} -c '{NO_ROOM}'"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["MainThread", "fastgmm-reader"]

@@ -4,13 +4,17 @@
    again and again, so a block is valid only until the next one is asked for.
 2. The thread lives as long as the pass: it ends with the last block, or when the generator is closed, by an exception
    in the caller (Ctrl-C too) or by its collection. It opens the files itself, so nothing survives a fork half open.
-3. What goes wrong in the thread is raised in the caller, at the place where the block would have come.
+3. Where there is no room for a thread, the caller reads by itself. That is found out beforehand: a thread whose stack
+   just fits, and nothing else, never says that it has begun, and CPython waits for that for ever.
+4. What goes wrong in the thread is raised in the caller, at the place where the block would have come.
 """
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -22,6 +26,13 @@ from fastgmm.typing import Float64Array, FloatArray, RowBlock
 JOIN_SECONDS = 10.0
 """How long a pass waits for its thread to notice that it is over. A thread that hangs in the caller's own iterator, or
 in a file system that has gone away, is left behind: it is a daemon and ends with the process."""
+
+
+THREAD_ROOM = 1 << 21
+"""Bytes that a thread needs to begin, beside its stack; a few thousand would do."""
+
+LARGEST_STACK = 1 << 23
+"""Bytes of a stack where the system names no limit."""
 
 
 class Buffer(NamedTuple):
@@ -81,7 +92,11 @@ def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
             full.put(error)
 
     thread = threading.Thread(target=work, name="fastgmm-reader", daemon=True)
-    thread.start()
+    if not _begun(thread):
+        for block, buffer in read(take):
+            yield block
+            free.put(buffer)
+        return
     try:
         while (item := full.get()) is not None:
             if isinstance(item, BaseException):
@@ -94,3 +109,23 @@ def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
         thread.join(JOIN_SECONDS)
         if thread.is_alive():
             buffers.clear()  # it may still write to them
+
+
+def _begun(thread: threading.Thread) -> bool:
+    """Start a thread; False where the system has no room for it."""
+    with suppress(OSError, ValueError, RuntimeError):
+        private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
+        mmap.mmap(-1, _stack_bytes() + THREAD_ROOM, **private).close()
+        thread.start()
+        return True
+    return False
+
+
+def _stack_bytes() -> int:
+    """Size of a new thread's stack, bytes, or more."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return LARGEST_STACK
+    limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return max(threading.stack_size(), LARGEST_STACK if limit == resource.RLIM_INFINITY else limit)
