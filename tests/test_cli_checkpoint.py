@@ -104,10 +104,7 @@ def test_a_streamed_pass_tells_how_far_it_is(data, monkeypatch, capsys):
     assert capsys.readouterr().err.count("Traceback") == 0
 
 
-def test_watched_rows_are_the_same_rows(tmp_path, monkeypatch):
-    from fastgmm.data import streams
-
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 1 << 12)
+def test_watched_rows_are_the_same_rows(tmp_path):
     x = np.random.default_rng(0).normal(size=(3000, 3))
     np.save(tmp_path / "x.npy", x)
     told = []

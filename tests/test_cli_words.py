@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fastgmm.cli.report import count, describe_selection
 from fastgmm.cli.wording import ASSIGNED, FLAGS, WORDS, for_shell
 from fastgmm.datasets import load_faithful
 from fastgmm.selection import CRITERIA, select_model
+from tests import sources
 
 
 @pytest.fixture
@@ -125,3 +127,26 @@ def test_options_for_long_and_for_difficult_fits_reach_the_library(table, capsys
         with pytest.raises(SystemExit) as stop:
             main(["fit", table, "-k", "2", *words])
         assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+@pytest.mark.parametrize("kind", ["npy", "parquet-777", "zarr", "csv"])
+def test_bad_rows_of_many_files_are_placed(tmp_path, monkeypatch, capsys, kind, how):
+    """The same sentence whether the data are read into memory or in blocks: file, row in it, row of all, column."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        x, w = rng.normal(size=(500, 3)), np.ones(500)
+        if number == 2:
+            x[123, 1], w[77] = np.nan, -1.0
+        Path("data", str(number)).mkdir(parents=True)
+        path = sources.write(Path("data", str(number)), kind, x, w)
+    named = kind in sources.NAMED
+    place = " (line 125)" if kind == "csv" else ""
+    column, weight = ("'b'", "w") if named else ("2", "4")
+    assert main(["fit", "data", "-k", "2", "--columns", "1-3", how]) == 1
+    expected = f"{path}, row 124{place}, row 1124 of all files, column {column}: nan is no number; remove the row or"
+    assert expected in capsys.readouterr().err
+    assert main(["fit", "data", "-k", "2", "--columns", "1,3", "--weights", weight, how]) == 1
+    place = " (line 79)" if kind == "csv" else ""
+    assert f"the weight of row 78{place} of {path} is negative (-1.0)" in capsys.readouterr().err

@@ -67,6 +67,25 @@ def test_same_bits_as_an_array(stored, reference, kind, dtype):
     assert same(fitted(source), reference[dtype])
 
 
+def test_one_result_from_everything(stored, reference):
+    """One data set, one fit: array, memory map, every format, record batches, a function of blocks."""
+    import pyarrow as pa
+
+    x = rows()
+    batches = [pa.RecordBatch.from_arrays(list(part.T), names=list("abc")) for part in x_blocks(x, 1000)]
+    given = {
+        "array": x,
+        "Fortran order": np.asfortranarray(x),
+        "memory map": np.load(stored["npy", "float64"], mmap_mode="r"),
+        "table": sources.table(x),
+        "record batches": open_rows(batches, block_bytes=BLOCK),
+        "blocks": open_rows(lambda: iter(x_blocks(x, 961)), block_bytes=BLOCK),
+        **{kind: open_rows(stored[kind, "float64"], block_bytes=BLOCK) for kind in sources.WRITERS},
+    }
+    assert {name for name, source in given.items() if not same(fitted(source), reference["float64"])} == set()
+    assert sum(name.startswith("parquet-") for name in given) == 3
+
+
 @pytest.mark.parametrize("kind", sources.WRITERS)
 def test_values_round_trip(stored, kind):
     """Read whole, in blocks, and from any row on, every value is the one that was written."""

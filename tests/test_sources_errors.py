@@ -37,7 +37,7 @@ def _no_thread_stays():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("block", [BLOCK, 10**9])
-@pytest.mark.parametrize("kind", ["npy", "parquet-777", "stream", "hdf5", "csv"])
+@pytest.mark.parametrize("kind", ["npy", "parquet-777", "stream", "zarr", "hdf5", "csv"])
 def test_a_bad_value_is_found_in_the_third_file(tmp_path, kind, block, value):
     x = rows()
     x[7000, 1] = value
@@ -45,7 +45,7 @@ def test_a_bad_value_is_found_in_the_third_file(tmp_path, kind, block, value):
         folder = tmp_path / str(i)
         folder.mkdir()
         sources.write(folder, kind, part)
-    last = next((tmp_path / "2").iterdir())
+    last = next((tmp_path / "2").iterdir())  # a Zarr store is a folder among these
     column = "'b'" if kind in sources.NAMED else "1"
     line = r" \(line 2002\)" if kind == "csv" else ""
     names = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}

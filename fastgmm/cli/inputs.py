@@ -20,6 +20,7 @@ from fastgmm.cli.tables import (
 from fastgmm.data import StreamRows
 from fastgmm.data.formats import CsvPart, Options, Part, open_parts
 from fastgmm.data.opening import check_same, choose
+from fastgmm.data.weights import WeightTotals
 from fastgmm.errors import InvalidDataError
 from fastgmm.typing import Array, FloatArray
 
@@ -166,6 +167,9 @@ def read_data(
     names = rows.names
     given = None if weights is None or weight_column is not None else _weight_file(weights)
     if stream if stream is not None else _is_large(rows, name):
+        # Threads that wait for work would spin on the core that the reading thread needs. OpenMP reads this when it is
+        # loaded, by the first pass; a choice of the user's stays.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         if given is not None:
             _check_length(given, str(weights), rows.n_given, table.source)
             rows = rows.with_weights(given)
@@ -177,6 +181,9 @@ def read_data(
     _check_finite(rows, x, chosen)
     if w is not None and weight_column is not None:
         _check_finite(rows, w.reshape(-1, 1), [weight_column])
+        totals = WeightTotals()
+        totals.add(w)
+        totals.check(rows.place)
     if given is not None:
         _check_length(given, str(weights), len(x), table.source)
     return Data(x, w if given is None else given, names, table.source)

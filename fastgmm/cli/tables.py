@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.cli.wording import bad_value
 from fastgmm.data import formats
-from fastgmm.data.formats import REMEDY, Part
+from fastgmm.data.formats import Part
 from fastgmm.data.streams import StreamRows
 from fastgmm.errors import InvalidDataError
 from fastgmm.typing import FloatArray
@@ -45,7 +46,9 @@ def first_non_finite(rows: StreamRows, values: FloatArray, columns: Sequence[int
             part, within = rows.locate(first + row)
             missing = part.is_missing(within, columns[column])
             what = "the value is missing" if missing else f"{block[row, column]} is no number"
-            return f"{part.source}, {part.place(within)}, {label(part, columns[column])}: {what}; {REMEDY}"
+            return bad_value(
+                part.source, part.place(within), within + 1, first + row + 1, label(part, columns[column]), what
+            )
     return None
 
 

@@ -58,6 +58,9 @@ FORMATS: dict[str, Format] = {
 }
 """End of the name, in lower case -> format."""
 
+_FOLDERS = (".zarr",)
+"""Formats whose tables are folders."""
+
 HEADERS = ("auto", "yes", "no")
 
 
@@ -107,13 +110,13 @@ def open_parts(name: str | os.PathLike[str], options: Options) -> list[Part]:
                 msg = f"no file matches {text!r}; check the pattern, and the folder it is used in"
                 raise InvalidDataError(msg)
             return [_open(one, options) for one in found]
-    if path.is_dir() and path.suffix.lower() != ".zarr":
+    if path.is_dir() and path.suffix.lower() not in _FOLDERS:
         return [_open(one, options) for one in _files_of(path)]
     return [_open(path, options)]
 
 
 def _open(path: Path, options: Options) -> Part:
-    if path.is_dir() and path.suffix.lower() != ".zarr":
+    if path.is_dir() and path.suffix.lower() not in _FOLDERS:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.stat()  # says so if there is no such file, whatever its name
     found = format_of(path)
@@ -129,9 +132,10 @@ def _files_of(folder: Path) -> list[Path]:
     found = [
         file
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
-        and file.suffix.lower() in FORMATS
+        if file.suffix.lower() in FORMATS
+        and (file.is_file() or file.suffix.lower() in _FOLDERS)
         and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+        and not any(parent.suffix.lower() in _FOLDERS for parent in file.relative_to(folder).parents)
     ]
     kinds = sorted({file.suffix.lower() for file in found})
     if not found:

@@ -103,7 +103,7 @@ def opened(path: Path, what: str, open_it: Callable[[], Any]) -> Any:
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        msg = f"{path} is not {what}: {first_sentence(error)}."
+        msg = f"{path} is not {what}, or is truncated: {first_sentence(error)}."
         raise InvalidDataError(msg) from error
 
 

@@ -76,7 +76,8 @@ class ParquetPart(ArrowPart):
     @staticmethod
     def _open(path: Path) -> Any:
         parquet = needs("pyarrow.parquet", "parquet", "reading Parquet")
-        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        # Checksums are verified where the writer stored them; of damage without, only its decoding may tell.
+        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
 
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
         """Return float32 if all these columns are."""
