@@ -1,7 +1,7 @@
 """Dask on this machine beside the fit in memory: time of an iteration, and what a pass costs beyond its computing.
 
     python benchmarks/cluster.py fit        # N = 5e6, D = 16, K = 32: in memory, and on 1, 2, 4 workers
-    python benchmarks/cluster.py overhead   # a pass of 16 tasks, beyond what the tasks take
+    python benchmarks/cluster.py overhead --rows 16000   # a pass of 16 slabs, beyond their computing: messages, tasks
     python benchmarks/cluster.py model      # the figures that docs/scaling.md is made of
 
 Rows are made on the workers, chunk by chunk, so nothing is sent. Prints one JSON object a line.
@@ -103,9 +103,9 @@ def fit(n_rows: int, iterations: int, workers: list[int]) -> None:
         print(json.dumps(line), flush=True)
 
 
-def overhead(n_rows: int, n_tasks: int, repeats: int, *, direct: bool = True) -> None:
+def overhead(n_rows: int, n_tasks: int, repeats: int, *, direct: bool = True, workers: int = 2) -> None:
     """What a pass takes beyond the longest worker's computing."""
-    with cluster(2) as client:
+    with cluster(workers) as client:
         dask_rows.FEWEST_SLABS = n_tasks
         used = use_cluster(client)
         rows = DaskRows(used, data(n_rows, 16), block_rows=grid_rows(K, D, "full", np.float64))
@@ -122,13 +122,14 @@ def overhead(n_rows: int, n_tasks: int, repeats: int, *, direct: bool = True) ->
             # the same slabs, one after the other in each worker, without anything between them
             program = passes._build(covariance.density(params), rows.dtype)[0]
             work = Work.of(program, 0, rows.n_rows)
-            halves = [rows.slabs()[: n_tasks // 2], rows.slabs()[n_tasks // 2 :]]
+            slabs, each = rows.slabs(), -(-len(rows.slabs()) // workers)
+            shares = [slabs[at : at + each] for at in range(0, len(slabs), each)]
             alone = []
             for _ in range(max(repeats // 2, 3)):
-                futures = client.map(timed, [work] * 2, halves, pure=False)
+                futures = client.map(timed, [work] * len(shares), shares, pure=False)
                 alone.append(max(client.gather(futures)))
     wall, busy = statistics.median(walls), statistics.median(alone)
-    line = {"what": "overhead", "direct": direct, "rows": n_rows, "tasks": len(rows.slabs())}
+    line = {"what": "overhead", "direct": direct, "workers": workers, "rows": n_rows, "tasks": len(slabs)}
     line |= {"wall": round(wall * 1e3, 2), "busy": round(busy * 1e3, 2), "overhead": round((wall - busy) * 1e3, 2)}
     print(json.dumps(line), flush=True)
 
@@ -192,8 +193,9 @@ def main() -> None:
     if args.what == "fit":
         fit(args.rows, args.iterations, args.workers)
     elif args.what == "overhead":
-        for direct in (True, False):
-            overhead(args.rows, args.tasks, args.repeats, direct=direct)
+        for n in args.workers:
+            for direct in (True, False):
+                overhead(args.rows, args.tasks, args.repeats, direct=direct, workers=n)
     else:
         measure_model()
 

@@ -205,6 +205,10 @@ def test_lazy_values_name_the_row():
     for way in ("predict", "score_samples"):
         with pytest.raises(NonFiniteDataError, match="row 40123, column 1 is -infinity"):
             getattr(fastgmm.dask, way)(fitted, chunked(x)).compute()
+    unknown = chunked(x)
+    unknown = unknown[unknown[:, 2] > -100.0]  # whatever it keeps, the lengths of chunks are not known
+    with pytest.raises(NonFiniteDataError, match=r"row 27121.*counted from the start of chunk 2"):
+        fastgmm.dask.predict(fitted, unknown).compute()
     with pytest.raises(InvalidDataError, match="expecting 3 features"):
         fastgmm.dask.predict(fitted, chunked(x[:, :2]))
 
@@ -223,6 +227,10 @@ def test_wrong_data():
     frame = dd.from_pandas(pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), npartitions=1)
     with pytest.raises(InvalidDataError, match=r"column\(s\) b"):
         fastgmm.dask.fit(model("full"), frame)
+    shorter = chunked(X).map_blocks(lambda rows: rows[:-1], dtype=float, meta=np.empty((0, 0)))
+    for way in ({}, {"persist": False}):
+        with pytest.raises(InvalidDataError, match=r"chunks of the lengths that it states.*compute_chunk_sizes"):
+            fastgmm.dask.fit(model("full"), shorter, **way)
     bad = np.ones(len(X))
     bad[20_000] = -1.0
     for weight, match in (

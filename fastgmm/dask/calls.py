@@ -24,8 +24,8 @@ from fastgmm.dask.session import Session
 from fastgmm.dask.shares import Share, addresses, assign, moves, tree
 from fastgmm.partials import Partial, Work
 
-FAN = 32
-"""Workers that one process speaks to in a pass."""
+FAN = 8
+"""Workers that one process speaks to in a pass: a message takes its sender about a millisecond (docs/scaling.md)."""
 
 RENEW_SECONDS = 1.0
 """How often the caller asks which workers there are, at the most; and it takes at most a twentieth of the time."""

@@ -62,6 +62,15 @@ def values(x: Array, *, density: Density, way: str, names: Any, block_info: Any 
             result: Array = WAYS[way](as_rows(x), density)
     except NonFiniteDataError:
         first = block_info[0]["array-location"][0][0] if block_info else 0
-        raise_non_finite(iter([(0 if np.isnan(first) else int(first), x)]), names=names, weightable=False)
+        try:
+            raise_non_finite(iter([(0 if np.isnan(first) else int(first), x)]), names=names, weightable=False)
+        except NonFiniteDataError as error:
+            if not np.isnan(first):
+                raise
+            where = block_info[0]["chunk-location"][0]
+            msg = (
+                f"{error}. Rows are counted from the start of chunk {where}: the lengths of those before are not known"
+            )
+            raise NonFiniteDataError(msg, row=error.row, column=error.column) from None
         raise
     return result

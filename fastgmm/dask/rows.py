@@ -180,7 +180,7 @@ class DaskRows:
             weight = None if self._weight is None else list(self._weight[rows].to_delayed().ravel())
             where = addresses[number * len(addresses) // (len(self._edges) - 1)]
             with dask.annotate(workers=[where], allow_other_workers=True):
-                made.append(make(x, weight, self.dtype.name, first, end))
+                made.append(make(x, weight, self.dtype.name, first, end, rows.stop - rows.start))
         return list(self.cluster.client.compute(made, optimize_graph=False)) if self.persist else made
 
     @property

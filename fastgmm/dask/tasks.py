@@ -18,6 +18,7 @@ import numpy as np
 from fastgmm import __version__
 from fastgmm.data.arrays import ArrayRows, to_float
 from fastgmm.data.ranges import read_range
+from fastgmm.errors import InvalidDataError
 from fastgmm.kernels._cache import kernel_digest
 from fastgmm.kernels._jit import limited_threads
 from fastgmm.kernels.runner import Runner
@@ -60,9 +61,23 @@ def read_weights(source: bytes, start: int, stop: int) -> Float64Array:
     return weights
 
 
-def make_slab(parts: list[Array], weights: list[Array] | None, dtype: str, first: int, end: int) -> Slab:
-    """Join slices of chunks to a slab; one slice that passes can read as it is is not copied."""
+def make_slab(
+    parts: list[Array], weights: list[Array] | None, dtype: str, first: int, end: int, n_rows: int | None = None
+) -> Slab:
+    """Join slices of chunks to a slab of `n_rows` rows; one slice that passes can read as it is is not copied.
+
+    Raises
+    ------
+    InvalidDataError
+        If the chunks have other lengths than the dask array says.
+    """
     x = to_float(parts[0] if len(parts) == 1 else np.concatenate(parts), np.dtype(dtype), "X")
+    if n_rows is not None and len(x) != n_rows:
+        msg = (
+            f"X must have chunks of the lengths that it states; its rows {first} to {first + n_rows - 1} came as "
+            f"{len(x)} rows. Call X.compute_chunk_sizes(), or mend what makes the chunks"
+        )
+        raise InvalidDataError(msg)
     if x.base is not None and x.nbytes < 0.75 * _memory(x).nbytes:
         x = x.copy()  # do not keep the rest of the chunk alive
     if weights is None:
