@@ -3,7 +3,9 @@
     python -m benchmarks.small                    # 300 rows, 2 features, 3 components; writes benchmarks/figures
 
 Against scikit-learn in one process, in turn, many repetitions, scikit-learn with one BLAS thread (faster for it here).
-What an iteration costs is the difference of a fit with many and a fit with one, over the iterations between.
+A repetition of a short call is a burst of them, as in a search; "cold" is a single one after other work, whose code and
+data have driven those of both libraries out of the CPU's caches. What an iteration costs is the difference of a long
+and a short fit, over the iterations between.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from benchmarks.data import SHORT, Problem, build
 from benchmarks.record import circumstances, save
 
 MANY = 101  # iterations of the long fit
+BURST = 20  # short calls in a row
 LIBRARIES = ("fastgmm", "scikit-learn")
+NO_END = {"tol": 0.0}
 
 
-def estimator(library: str, problem: Problem, iterations: int, start: str):
-    """Return a library's estimator that will do so many iterations from a given start or from its own."""
+def estimator(library: str, problem: Problem, start: str, **settings: Any):
+    """Return a library's estimator with a given start or its own."""
     if library == "fastgmm":
         from fastgmm import GaussianMixture
     else:
@@ -32,41 +36,68 @@ def estimator(library: str, problem: Problem, iterations: int, start: str):
     return GaussianMixture(
         problem.case.k,
         covariance_type=problem.case.covariance_type,
-        tol=0.0,
-        max_iter=iterations,
         random_state=0,
+        **settings,
         **(given if start == "given" else {}),
     )
 
 
+def other_work() -> None:
+    """Some ten milliseconds of Python on ten megabytes."""
+    sorted(range(100_000), key=str)
+
+
+def calls_of(library: str, problem: Problem) -> dict[str, Any]:
+    """Return what is timed: name -> (function, how often it is called for one repetition)."""
+    x = problem.X
+    fits = {
+        f"fit of 1 iteration, {start} start": estimator(library, problem, start, max_iter=1, **NO_END).fit
+        for start in ("given", "own")
+    }
+    fits["default fit to convergence"] = estimator(library, problem, "own").fit
+    fitted = estimator(library, problem, "given").fit(x)
+    short = {**fits, "score_samples": fitted.score_samples, "predict": fitted.predict}
+    long = {start: estimator(library, problem, start, max_iter=MANY, **NO_END).fit for start in ("given", "own")}
+    return {
+        **{name: (lambda call=call: [call(x) for _ in range(BURST)], BURST) for name, call in short.items()},
+        **{f"long fit, {start} start": (lambda call=call: call(x), 1) for start, call in long.items()},
+        **{f"{name}, cold": (lambda call=call: call(x), 1) for name, call in fits.items()},
+    }
+
+
 def measure(seconds: float) -> dict[str, Any]:
-    """Return seconds of a fit and of an iteration, and the ratios, for both kinds of start."""
+    """Return seconds of each call and of an iteration, and the ratios."""
     from threadpoolctl import threadpool_limits
 
     problem = build(SHORT)
-    calls = {}
-    for start in ("given", "own"):
-        for iterations in (1, MANY):
-            for library in LIBRARIES:
-                model = estimator(library, problem, iterations, start)
-                calls[f"{library} {start} {iterations}"] = lambda model=model: model.fit(problem.X)
     with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore")  # a fixed number of iterations never converges
-        times = alternate(calls, seconds, most=3000)
-    out: dict[str, Any] = {"repetitions": len(next(iter(times.values())))}
+        calls = {library: calls_of(library, problem) for library in LIBRARIES}
+        order: dict[str, Any] = {}
+        for name in calls[LIBRARIES[0]]:
+            for library in LIBRARIES:
+                if name.endswith("cold"):
+                    order[f"before {library} {name}"] = other_work
+                order[f"{library} {name}"] = calls[library][name][0]
+        times = alternate(order, seconds, most=3000)
+    each = {
+        name: {library: [t / calls[library][name][1] for t in times[f"{library} {name}"]] for library in LIBRARIES}
+        for name in calls[LIBRARIES[0]]
+    }
     for start in ("given", "own"):
-        short = {name: times[f"{name} {start} 1"] for name in LIBRARIES}
-        steps = {
-            name: [(b - a) / (MANY - 1) for a, b in zip(short[name], times[f"{name} {start} {MANY}"], strict=True)]
-            for name in LIBRARIES
+        short, long = each[f"fit of 1 iteration, {start} start"], each.pop(f"long fit, {start} start")
+        each[f"iteration, {start} start"] = {
+            library: [(b - a) / (MANY - 1) for a, b in zip(short[library], long[library], strict=True)]
+            for library in LIBRARIES
         }
-        for what, values in (("fit of 1 iteration", short), ("iteration", steps)):
-            ours, theirs = (values[name] for name in LIBRARIES)
-            out[f"{what}, {start} start"] = {
-                "fastgmm": statistics.median(ours),
-                "scikit-learn": statistics.median(theirs),
-                "ratio": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
-            }
+    out: dict[str, Any] = {"repetitions": len(next(iter(times.values())))}
+    for name, values in each.items():
+        ours, theirs = (values[library] for library in LIBRARIES)
+        out[name] = {
+            "fastgmm": statistics.median(ours),
+            "scikit-learn": statistics.median(theirs),
+            "ratio": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
+        }
     return out
 
 

@@ -398,8 +398,10 @@ def test_small(d, dtype):
         columns[:] = rows.T
         mean = layout.split(rng.normal(size=d) + 3.0, dtype, d)
         factor = layout.pack_small(random_triangles(rng, 1, d), dtype)
-        log_norm, out = np.array([0.25], dtype), np.zeros(TILE, dtype)
-        compare(density, twins.make_density(d), columns, count, mean, factor, log_norm, out)
+        means, factors = (np.concatenate([one.ravel()] * 3) for one in (mean, factor))
+        factors[: factor.size] *= 2.0
+        log_norm, out = np.array([0.25, 0.5, -1.0], dtype), np.zeros((3, TILE), dtype)
+        compare(density, twins.make_density(d), columns, count, means, factors, log_norm, 3, out)
         resp, scale = (rng.uniform(size=TILE).astype(dtype) for _ in range(2))
         resp[rng.random(TILE) < 0.3] = 0.0
         resp[16:32] = 0.0  # whole vectors without responsibility are skipped

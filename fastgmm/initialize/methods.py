@@ -23,6 +23,9 @@ SEED_ROWS = 8192
 
 SEED_ROWS_PER_COMPONENT = 16
 
+FEW_FEATURES = 4
+"""Up to so many, distances are summed column by column: rows are too short for loops of their own."""
+
 LLOYD_ITERATIONS = 50
 """k-means is a start, not a result; it is stopped here at the latest."""
 
@@ -148,7 +151,7 @@ def plus_plus(
     chosen = np.zeros(n_components, dtype=np.int64)
     mass = np.ones(z.shape[0]) if weight is None else weight
     chosen[0] = _by_mass(mass, rng.random(1))[0]
-    closest = _sq_distance(z, z[chosen[0]])
+    closest = _sq_distances(z, z[chosen[:1]])[0]
     n_trials = 2 + int(math.log(n_components))
     for k in range(1, n_components):
         score = closest if weight is None else closest * weight
@@ -159,25 +162,33 @@ def plus_plus(
         if deadline is not None and time.perf_counter() >= deadline:
             chosen[k:] = _largest_keys(score, n_components - k, rng)
             break
-        best = math.inf
         candidates = _by_mass(score, rng.random(n_trials))
-        for i, candidate in enumerate(candidates):
-            distance = np.minimum(closest, _sq_distance(z, z[candidate]))
-            total = float(distance.sum() if weight is None else (distance * weight).sum())
-            if i == 0 or total < best:  # all of them may be infinite
-                best, chosen[k], kept = total, candidate, distance
-        closest = kept
+        distances = np.minimum(closest, _sq_distances(z, z[candidates]))
+        best = int((distances if weight is None else distances * weight).sum(axis=1).argmin())
+        chosen[k], closest = candidates[best], distances[best]
     return chosen if part is None else part[chosen]
 
 
 def _by_mass(mass: Array, u: Float64Array) -> IntArray:
     """Return the rows at the fractions `u` of the cumulated mass; never a row of mass 0."""
-    cumulated = np.cumsum(mass)
-    index = np.searchsorted(cumulated, u * cumulated[-1], side="right")
-    return np.asarray(np.minimum(index, np.flatnonzero(mass)[-1]), dtype=np.int64)
+    cumulated = mass.cumsum()
+    index = cumulated.searchsorted(u * cumulated[-1], side="right")
+    if index.max() == mass.shape[0]:  # a product that was rounded up to the whole mass
+        index = np.minimum(index, np.flatnonzero(mass)[-1])
+    return np.asarray(index, dtype=np.int64)
 
 
-def _sq_distance(z: FloatArray, point: FloatArray) -> Float64Array:
-    """Squared distance of every row to a point, (n,) float64, by differences: no cancellation, no BLAS threads."""
-    d = np.subtract(z, point, dtype=np.float64)
-    return np.asarray(np.einsum("ij,ij->i", d, d))
+def _sq_distances(z: FloatArray, points: FloatArray) -> Float64Array:
+    """Squared distance of every row to each point, (m, n) float64, by differences: no cancellation, no BLAS threads."""
+    if z.shape[1] <= FEW_FEATURES:
+        total = np.zeros((len(points), z.shape[0]))
+        for column, places in zip(z.T, points.T, strict=True):
+            d = np.subtract(column, places[:, None], dtype=np.float64)
+            d *= d
+            total += d
+        return total
+    out = np.empty((len(points), z.shape[0]))
+    for point, row in zip(points, out, strict=True):
+        d = np.subtract(z, point, dtype=np.float64)
+        np.einsum("ij,ij->i", d, d, out=row)
+    return out

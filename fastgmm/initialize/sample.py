@@ -204,9 +204,14 @@ def _stratified(
             last = int(np.searchsorted(targets, after))
             index = np.searchsorted(edges, targets[used:last], side="right")
         before, used = after, last
-        index, count = np.unique(np.minimum(index, x.shape[0] - 1), return_counts=True)
+        index = np.minimum(index, x.shape[0] - 1)
+        if (index[1:] > index[:-1]).all():  # as unweighted rows always are, but for a rounding
+            count = np.ones(index.shape[0])
+        else:
+            index, repeats = np.unique(index, return_counts=True)
+            count = repeats.astype(np.float64)
         parts.append(x[index])
-        counts.append(count.astype(np.float64))
+        counts.append(count)
     drawn = np.concatenate(counts)
     return np.concatenate(parts), None if drawn.max() == 1.0 else drawn
 

@@ -11,6 +11,7 @@ thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,7 @@ def row_seconds(n_components: int, n_features: int) -> float:
     return n_components * (3e-9 + n_features * (n_features + 1) * 3e-11)
 
 
+@functools.lru_cache(maxsize=64)
 def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
     """Rows of a block: 5 to 20 tiles; enough work to outweigh its partial, little enough to share it out evenly."""
     if slot_length * 8 > CACHE_BYTES:
@@ -114,6 +116,7 @@ class Runner:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
         self._shape: tuple[int, ...] = ()
+        self._length = 0  # of the partials that there is room for
 
     def run(
         self,
@@ -185,13 +188,13 @@ class Runner:
     def _table(self, program: Program, mode: int, block: int, length: int, blocks: int) -> npt.NDArray[np.int64]:
         """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
-        threads = n_threads() if self._threads is None else min(self._threads, n_threads())
-        threads = min(threads, max(blocks, 1))
+        threads = 1 if blocks <= 1 or self._threads == 1 else min(self._threads or blocks, blocks, n_threads())
         slots = min(most_slots(threads, length), max(blocks, 1))
-        shape = (k, d, size, length, slots, n_levels(blocks), threads, program.numbers.get(a.WHITE, 0))
-        if shape != self._shape:
-            self._allocate(shape)
+        shape = (k, d, size, slots, n_levels(blocks), threads, program.numbers.get(a.WHITE, 0))
+        if shape != self._shape or length > self._length:
+            self._allocate(shape, length)
         table = self._fixed.copy()
+        table[a.SLOT_LENGTH] = length
         for slot, array in program.arrays.items():
             table[slot] = address(array)
         for slot, number in program.numbers.items():
@@ -201,17 +204,17 @@ class Runner:
         table[a.MOMENT_LENGTH] = program.moment_length
         return table
 
-    def _allocate(self, shape: tuple[int, int, int, int, int, int, int, int]) -> None:
-        k, d, size, length, slots, levels, threads, white = shape
+    def _allocate(self, shape: tuple[int, int, int, int, int, int, int], length: int) -> None:
+        k, d, size, slots, levels, threads, white = shape
         padded = padded_width(d, size)
-        self._shape, self._workers = shape, threads
+        self._shape, self._length, self._workers = shape, length, threads
         self._slots = aligned_empty(slots * length * 8).view(np.float64)
         self._stack = np.empty(length * levels)
         scratch_bytes = workspace_bytes(k, d, padded, size, white)
         self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()
         table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size
-        table[a.SLOTS], table[a.SLOT_LENGTH] = address(self._slots), length
+        table[a.SLOTS] = address(self._slots)
         table[a.SCRATCH], table[a.SCRATCH_BYTES] = address(self._scratch), scratch_bytes
         table[a.STACK], table[a.SEGMENT] = address(self._stack), SEGMENT
 

@@ -25,7 +25,10 @@ def make_deinterleave(d: int) -> Any:
     @micro
     def deinterleave(e: Emitter, rows: Value, count: Value, out: Value) -> None:
         with e.loop(0, count, e.lanes) as t:
-            given = [e.load(rows, e.add(e.times(t, d), i * e.lanes)) for i in range(d)]
+            places = [e.add(e.times(t, d), i * e.lanes) for i in range(d)]
+            for place in places:  # in the next tile: it may begin a page, which no CPU fetches ahead by itself
+                e.prefetch(rows, e.add(place, TILE * d))
+            given = [e.load(rows, place) for place in places]
             pairs = [
                 e.shuffle(given[i], given[min(i + 1, d - 1)], range(2 * e.lanes)) for i in range(0, d, 2)
             ]  # one or two double vectors that hold everything in order
@@ -43,24 +46,31 @@ def _picked(lanes: list[int], pairs: int, width: int) -> list[int]:
 
 
 def make_density(d: int) -> Any:
-    """Log-densities of one component for a tile; the factor is its lower triangle, row by row."""
+    """Log-densities of all components for a tile; a factor is its lower triangle, row by row."""
+    triangle = d * (d + 1) // 2
 
     @micro
     def density(
-        e: Emitter, columns: Value, count: Value, mean: Value, factor: Value, log_norm: Value, out: Value
+        e: Emitter, columns: Value, count: Value, means: Value, factors: Value, log_norm: Value, k: Value, out: Value
     ) -> None:
-        w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
-        constant = e.broadcast(log_norm)
-        with e.loop(0, count, e.lanes) as t:
-            u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
-            square = None
-            for i in range(d):
-                y = e.mul(w[i][0], u[0])
-                for j in range(1, i + 1):
-                    y = e.fma(w[i][j], u[j], y)
-                square = e.mul(y, y) if square is None else e.fma(y, y, square)
-            assert square is not None
-            e.store(e.fma(square, e.constant(-0.5), constant), out, t)
+        with e.loop(0, count, V * e.lanes) as t:
+            places = [e.add(t, v * e.lanes) for v in range(V)]
+            x = [[e.load(columns, e.add(place, j * TILE)) for j in range(d)] for place in places]
+            with e.loop(0, k) as c:
+                mean, factor = e.at(means, e.times(c, 2 * d)), e.at(factors, e.times(c, triangle))
+                w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
+                constant = e.broadcast(log_norm, c)
+                for place, row in zip(places, x, strict=True):
+                    u = [centred(e, row[j], mean, j, e.index(d)) for j in range(d)]
+                    square = None
+                    for i in range(d):
+                        y = e.mul(w[i][0], u[0])
+                        for j in range(1, i + 1):
+                            y = e.fma(w[i][j], u[j], y)
+                        square = e.mul(y, y) if square is None else e.fma(y, y, square)
+                    assert square is not None
+                    value = e.fma(square, e.constant(-0.5), constant)
+                    e.store(value, out, e.add(e.times(c, TILE), place))
 
     return density
 
@@ -83,16 +93,19 @@ def make_moments(d: int) -> Any:
         s0 = e.variable(e.zero())
         s1 = [e.variable(e.zero()) for _ in range(d)]
         s2 = [[e.variable(e.zero()) for _ in range(i + 1)] for i in range(d)]
-        with e.loop(0, count, e.lanes) as t:
-            r = e.mul(e.load(resp, t), e.load(scale, t))
-            with e.when(e.any(e.compare(">", r, e.zero()))):
-                e.set(s0, e.plus(r, e.get(s0)))
-                u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
-                for i in range(d):
-                    x = e.mul(r, u[i])
-                    e.set(s1[i], e.plus(x, e.get(s1[i])))
-                    for j in range(i + 1):
-                        e.set(s2[i][j], e.fma(x, u[j], e.get(s2[i][j])))
+        with e.loop(0, count, V * e.lanes) as begin:
+            places = [e.add(begin, v * e.lanes) for v in range(V)]
+            shares = [e.mul(e.load(resp, t), e.load(scale, t)) for t in places]
+            together = functools.reduce(e.plus, shares)
+            e.set(s0, e.plus(together, e.get(s0)))
+            with e.when(e.any(e.compare(">", together, e.zero()))):
+                for t, r in zip(places, shares, strict=True):
+                    u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
+                    for i in range(d):
+                        x = e.mul(r, u[i])
+                        e.set(s1[i], e.plus(x, e.get(s1[i])))
+                        for j in range(i + 1):
+                            e.set(s2[i][j], e.fma(x, u[j], e.get(s2[i][j])))
         add_total(e, e.get(s0), weight, e.index(0))
         for i in range(d):
             add_total(e, e.get(s1[i]), first, e.index(i))
@@ -126,15 +139,7 @@ def make_block(d: int) -> Any:
                 rows = ws.rows
             deinterleave(rows, total, ws.panels)
             load_weights(table, start, count, total, ws.weight)
-            for c in range(k):
-                density(
-                    ws.panels,
-                    total,
-                    at(means, c * 2 * d),
-                    at(factors, c * triangle),
-                    at(log_norm, c),
-                    at(ws.resp, c * TILE),
-                )
+            density(ws.panels, total, means, factors, log_norm, k, ws.resp)
             finish_tile(table, start, count, total, tag, ws, slot)
             if table[a.MODE] != a.FIT and table[a.MODE] != a.ASSIGN:
                 continue

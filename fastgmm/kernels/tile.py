@@ -130,7 +130,7 @@ def make_softmax(*, roots: bool) -> Any:
                 density = wide.plus(m, rest)
                 wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
                 wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
-                wide.set(uncertainty, wide.minus(wide.get(uncertainty), wide.mul(usable, rest)))
+                wide.set(uncertainty, wide.fma(usable, rest, wide.get(uncertainty)))
                 factor = wide.mul(usable, inverse)
                 scales.append(wide.sqrt(factor) if roots else factor)
                 lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
@@ -139,6 +139,10 @@ def make_softmax(*, roots: bool) -> Any:
             for part, s in enumerate(scales):
                 e.store(s if parts == 1 else e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
 
+        # The largest log-density and the sum of a row wait where its log and its scale are to be (narrow ones in
+        # the second half): neither the chain of operations of the log nor its registers then hold other rows up.
+        kept = e.builder.bitcast(logs, e.real.as_pointer())
+        kept = kept if parts == 1 else e.at(kept, count)
         # V vectors of rows at a time, so that the long chains of exp overlap
         with e.loop(0, count, V * e.lanes) as t:
             rows = [e.add(t, v * e.lanes) for v in range(V)]
@@ -146,8 +150,11 @@ def make_softmax(*, roots: bool) -> Any:
             with e.loop(0, k) as c:
                 for top, row in zip(tops, rows, strict=True):
                     e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
-            fines = [e.compare(">", e.get(top), lowest) for top in tops]
-            largest = [e.select(fine, e.get(top), e.zero()) for fine, top in zip(fines, tops, strict=True)]
+            for top, row in zip(tops, rows, strict=True):
+                e.store(e.get(top), kept, row)
+                fine = e.compare(">", e.get(top), lowest)
+                e.set(top, e.select(fine, e.get(top), e.zero()))
+            largest = [e.get(top) for top in tops]
             totals = [e.variable(e.zero()) for _ in rows]
             with e.loop(0, k) as c:
                 places = [e.add(e.times(c, stride), row) for row in rows]
@@ -161,9 +168,8 @@ def make_softmax(*, roots: bool) -> Any:
                 with e.when(e.any(anywhere)):
                     for mask in live:
                         e.set(alive, e.add(e.get(alive), e.count(mask)))
-                    raw = [e.exp(value, half=roots) for value in x]  # garbage where not live
-                    for value, mask, r in zip(values, live, raw, strict=True):
-                        e.set(value, e.select(mask, r, e.zero()))
+                    for value, mask, argument in zip(values, live, x, strict=True):
+                        e.set(value, e.exp(argument, half=roots, where=mask))
                 first = e.builder.icmp_signed("==", t, e.index(0))
                 before = e.builder.select(first, e.index(0), e.builder.load(e.at(groups, c)))
                 bit = e.builder.shl(e.builder.zext(e.any(anywhere), I64), e.builder.udiv(t, e.index(V * e.lanes)))
@@ -172,11 +178,16 @@ def make_softmax(*, roots: bool) -> Any:
                     v = e.get(value)
                     e.store(v, resp, place)
                     e.set(total, e.fma(v, v, e.get(total)) if roots else e.plus(e.get(total), v))
-            for row, fine, m, total in zip(rows, fines, largest, totals, strict=True):
-                finish(row, fine, m, e.get(total))
+            for row, total in zip(rows, totals, strict=True):
+                e.store(e.get(total), scale, row)
+        with e.loop(0, count, e.lanes) as t:
+            top = e.load(kept, t)
+            fine = e.compare(">", top, lowest)
+            finish(t, fine, e.select(fine, top, e.zero()), e.load(scale, t))
         e.builder.store(e.get(alive), found)
-        for i, value in ((0, likelihood), (1, uncertainty), (3, weights)):
-            add_total(wide, wide.get(value), sums, e.index(i))
+        certainty = wide.minus(wide.zero(), wide.get(uncertainty))
+        for i, value in ((0, wide.get(likelihood)), (1, certainty), (3, wide.get(weights))):
+            add_total(wide, value, sums, e.index(i))
         e.builder.store(e.builder.fadd(wide.scalar(sums, 2), e.builder.sitofp(e.get(bad), DOUBLE)), wide.at(sums, 2))
 
     return softmax

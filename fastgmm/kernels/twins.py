@@ -235,14 +235,16 @@ def make_deinterleave(d: int) -> Callable[[Array, int, Array], None]:
     return deinterleave
 
 
-def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, Array], None]:
-    """Twin for `d` features: out = log_norm - |W (x - mean)|^2 / 2, W stored row by row."""
+def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, int, Array], None]:
+    """Twin for `d` features: out[component] = log_norm - |W (x - mean)|^2 / 2, W stored row by row."""
 
-    def density(columns: Array, count: int, mean: Array, factor: Array, log_norm: Array, out: Array) -> None:
-        w = np.zeros((d, d))
-        w[np.tril_indices(d)] = front(factor, d * (d + 1) // 2)
-        y = (_columns(columns, d, count) - mean_of(mean, d, d)) @ w.T
-        front(out, count)[:] = log_norm.reshape(-1)[0] - 0.5 * (y * y).sum(axis=1)
+    def density(columns: Array, count: int, means: Array, factors: Array, log_norm: Array, k: int, out: Array) -> None:
+        triangle = d * (d + 1) // 2
+        for c in range(k):
+            w = np.zeros((d, d))
+            w[np.tril_indices(d)] = front(factors, k * triangle)[c * triangle : (c + 1) * triangle]
+            y = (_columns(columns, d, count) - mean_of(front(means, k * 2 * d)[c * 2 * d :], d, d)) @ w.T
+            by_component(out, k, TILE, count)[c] = log_norm.reshape(-1)[c] - 0.5 * (y * y).sum(axis=1)
 
     return density
 
