@@ -20,7 +20,7 @@ from benchmarks.data import SHORT, Problem, build
 from benchmarks.record import circumstances, save
 
 MANY = 101  # iterations of the long fit
-BURST = 20  # short calls in a row
+BURST = 100  # short calls in a row
 LIBRARIES = ("fastgmm", "scikit-learn")
 NO_END = {"tol": 0.0}
 

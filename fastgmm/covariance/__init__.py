@@ -48,6 +48,8 @@ __all__ = [
     "unresolved",
 ]
 
+_TINY = float(np.finfo(np.float64).tiny)
+
 FAMILIES: dict[str, Family] = {f.name: f for f in (Full(), Tied(), Diag(), Spherical())}
 """Canonical name -> family."""
 
@@ -195,7 +197,7 @@ def unresolved(params: Params) -> Array | None:
     limit = params.means * RESOLUTION
     with np.errstate(over="ignore"):  # beyond 1e154 nothing is resolved
         limit *= limit
-    limit += np.finfo(np.float64).tiny  # below it, the inverse of a variance may be infinite
+    limit += _TINY  # below it, the inverse of a variance may be infinite
     sound = spread > limit
     return None if sound.all() else ~sound
 

@@ -16,6 +16,7 @@ Why it is like this
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -58,7 +59,7 @@ def _pivots_resolved(lower: Float64Array, matrices: Float64Array) -> bool:
     """Whether each pivot stands out from the rounding of its diagonal entry; False for NaN and infinities."""
     pivots = lower.diagonal(0, -2, -1)
     # Square roots on both sides: variances of 1e-300 times a tolerance would fall into the denormals.
-    limit = np.sqrt(PIVOT_TOLERANCE * matrices.shape[-1]) * np.sqrt(matrices.diagonal(0, -2, -1))
+    limit = math.sqrt(PIVOT_TOLERANCE * matrices.shape[-1]) * np.sqrt(matrices.diagonal(0, -2, -1))
     return bool((pivots > limit).all())
 
 
