@@ -39,6 +39,9 @@ from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array
 
+SMALLEST_STEP = 1e-200
+"""Of a batch that weighs nothing beside what was before; something to divide by, and its inverse is a number."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepSize:
@@ -72,7 +75,7 @@ class StepSize:
         if before <= 0.0:
             return 1.0
         step: float = (before / batch + 1.0 + self.offset) ** -self.decay
-        return step
+        return max(step, SMALLEST_STEP)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

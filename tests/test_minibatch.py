@@ -204,3 +204,14 @@ def test_covariances_that_are_noise_to_float32_rows_get_the_floor(way):
     assert np.isfinite(model.score_samples(x)).all()
     with pytest.raises(SingularCovarianceError):
         ON_FLOAT32[way](GaussianMixture(2, reg_covar=0.0, random_state=0, degenerate="raise"), x)
+
+
+def test_a_batch_that_weighs_nothing_beside_those_before():
+    x = data(300)
+    model = GaussianMixture(2, random_state=0).partial_fit(x, sample_weight=np.full(300, 1e300))
+    before = model.means_.copy()
+    for weight in (1e-300, 5e-324):
+        model.partial_fit(x[:50] + 100.0, sample_weight=np.full(50, weight))
+        np.testing.assert_allclose(model.means_, before, rtol=1e-12)
+        assert np.isfinite(model.score_samples(x)).all()
+    assert np.isfinite(model.partial_fit(x).means_).all()

@@ -25,10 +25,14 @@ from fastgmm.kernels.arguments import ALIGNMENT, TILE
 from fastgmm.kernels.fold import Digit, counter_digits, fold_block, n_levels, total, unit_blocks
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.workspace import workspace_bytes
+from fastgmm.pieces import pieces
 
 ELEMENT_NAMES = {8: "float64", 4: "float32"}  # by size: `dtype.name` takes microseconds
 SLOT_BYTES = 16 << 20
 LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
+TILE_SECONDS = 0.6  # from this (rough) time of a tile on, a launch does half of one: K D^2 = 1e8
+TOUCH_BYTES = 1 << 26  # scratch above this is given its memory in pieces: half a second a gigabyte
+PAGE = 4096
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
 BLOCK_SECONDS = 3.5e-4  # of a block, roughly: clearing and folding its partial takes microseconds
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
@@ -150,7 +154,9 @@ class Runner:
         wave = min(most_slots(workers, length), int(LAUNCH_SECONDS * workers / (block * row)))
         wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
         # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
-        part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * TILE)
+        # Half tiles of the largest models round differently, but which models these are depends on shapes only.
+        tile = TILE if row * TILE < TILE_SECONDS else TILE // 2
+        part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * tile)
         digits: list[Digit] = []
         done = unit = begin
         end = unit + unit_blocks(unit)
@@ -210,6 +216,10 @@ class Runner:
         self._shape, self._length, self._workers = shape, length, threads
         self._slots = aligned_empty(slots * length * 8).view(np.float64)
         self._stack = np.empty(length * levels)
+        for array in (self._slots, self._stack):
+            if array.nbytes > TOUCH_BYTES:
+                for some in pieces(array):  # or the first launch would wait for the system to find the memory
+                    array[some][:: PAGE // 8] = 0.0
         scratch_bytes = workspace_bytes(k, d, padded, size, white)
         self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()

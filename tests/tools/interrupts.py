@@ -35,7 +35,17 @@ def model(**options):
     options = {"init_params": "random_from_data", "max_iter": 10**9, "tol": 0.0, "random_state": 0, **options}
     return GaussianMixture(k, covariance_type=kind, **options)
 
-if work == "start":
+told = []
+
+def tell(info):
+    if not told:
+        told.append(print("work", flush=True))
+
+if work == "iterate":
+    def endless(x):
+        told.clear()
+        return model().fit(x, callback=tell)
+elif work == "start":
     endless = model(max_iter=0, n_init=10**9, init_params="kmeans").fit
 elif work == "fit":
     endless = model().fit
@@ -48,7 +58,8 @@ else:
 
 for i in range(signals + 1):
     try:
-        print("work", flush=True)
+        if work != "iterate":
+            print("work", flush=True)
         endless(x)
     except KeyboardInterrupt:
         print(time.monotonic(), flush=True)
@@ -61,6 +72,10 @@ CASES = {
     "fit D=128 K=512": ("fit", "full", 50_000, 128, 512),
     "fit D=512 K=64": ("fit", "full", 20_000, 512, 64),
     "fit D=784 K=100": ("fit", "full", 20_000, 784, 100),
+    # From the first iteration on, and with few rows, so that most of an iteration is work on the covariances.
+    "M-steps D=784 K=100": ("iterate", "full", 400, 784, 100),
+    "M-steps D=784 K=270": ("iterate", "full", 400, 784, 270),
+    "start D=784 K=100": ("start", "full", 5_000, 784, 100),
     "fit tied D=1024": ("fit", "tied", 20_000, 1024, 16),
     "fit diag D=1024 K=1024": ("fit", "diag", 50_000, 1024, 1024),
     "fit spherical K=4096": ("fit", "spherical", 500_000, 2, 4096),
