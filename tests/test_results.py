@@ -11,6 +11,7 @@ import fastgmm
 from fastgmm import GaussianMixture, InvalidParameterError, open_rows
 from fastgmm.cli import main
 from fastgmm.data import results
+from fastgmm.data.formats.parquet import RUN_BYTES
 from tests import sources
 from tests.test_sources import BLOCK, rows
 
@@ -150,9 +151,10 @@ for large in {large}:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    """Data of 96 MB where the address space may grow by 64: (2 + 1) blocks of 1 MiB, the decoder, the results.
+    """Data of 96 MB where the address space may grow by 80: (2 + 1) blocks of 1 MiB, the decoder, the results.
 
-    Parquet in one row group, read in step, and in groups that are decoded whole, 16 MiB at a time.
+    Parquet in row groups of a million rows, read in step, and in groups that are decoded whole, `RUN_BYTES` (16 MiB) at
+    a time, for which there is room beside the 64 that do for the others.
 
     pyarrow's allocator takes memory in segments of 32 MiB, so one more of these may come at any moment, whatever is
     read.
@@ -165,7 +167,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setitem(sources.WRITERS, "parquet-runs", ("runs.parquet", sources._parquet(150_000)))
     kinds = ("npy", "parquet-one", "parquet-runs", "feather", "hdf5-plain")
     paths = [[str(sources.write(f, kind, part)) for kind in kinds] for f, part in ((small, x[:100_000]), (large, x))]
-    code = MEMORY.format(top=str(TOP), small=paths[0], large=paths[1], space=64 << 20)
+    code = MEMORY.format(top=str(TOP), small=paths[0], large=paths[1], space=(64 << 20) + RUN_BYTES)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
