@@ -137,6 +137,21 @@ def test_a_drop_starts_the_likelihood_anew_and_renumbers():
     assert [(event.component, event.kind) for event in own.events] == [(1, "dropped"), (2, "dropped")]
 
 
+def test_one_that_sinks_below_its_floor_and_one_that_collapses_are_both_lifted():
+    """The first looks sound by itself, but was repaired before; the second is new."""
+    params = mixture()
+    c = params.covariances.copy()
+    c[0], c[1] = 1e-9 * np.eye(D), 0.0
+    own, _ = policy("floor", params)
+    own.collapsed = [0]
+    found = own.before_pass(Params(params.weights, params.means, c, "full"), 4, final=False)
+    own.after_pass(4)
+    assert own.collapsed == [0, 1]
+    assert (found.covariances[:2].diagonal(0, 1, 2) >= 1e-6).all()
+    np.testing.assert_array_equal(found.covariances[2:], params.covariances[2:])
+    assert [(event.component, event.kind) for event in own.events] == [(1, "collapsed")]
+
+
 # -- in the loop -------------------------------------------------------------------------------------------------------
 
 
@@ -187,16 +202,14 @@ def test_a_component_that_collapses_in_the_converged_iteration_is_dropped_and_th
     """As above, but the policy sees it before the pass."""
     x = np.concatenate([X, np.full((15, 2), 60.0)])
     first = start(X, 3, "full")
-    narrow = np.concatenate([first.covariances, 1e-4 * np.eye(2)[None]])
+    narrow = np.concatenate([first.covariances, 400.0 * np.eye(2)[None]])
     means = np.concatenate([first.means, [[60.0, 60.0]]])
     accumulate = NumpyPass(x, "full")
-    result = fit_em(
-        accumulate, Params(np.full(4, 0.25), means, narrow, "full"), reference_variance=1.0, reg_covar=0.0, tol=1e9,
-        degenerate="drop",
-    )  # fmt: skip
+    options = {"reference_variance": 1.0, "reg_covar": 0.0, "tol": 1e9, "degenerate": "drop"}
+    result = fit_em(accumulate, Params(np.full(4, 0.25), means, narrow, "full"), **options)
     assert kinds(result) == ["dropped"]
-    assert result.events[0].iteration == 1
-    assert accumulate.calls[1] is True
+    assert result.events[0].iteration == 2
+    assert accumulate.calls[:3] == [True, True, True]  # the last one although the tolerance was met
     assert result.params.n_components == 3
 
 

@@ -80,7 +80,7 @@ class Twice(NumpyPass):
         return stats
 
 
-@pytest.mark.parametrize("first", [0, 1, 4])
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 5])
 def test_a_longer_fit_sees_the_numbers_that_it_would_have_seen(first):
     """History and change are those of the pass with moments, though the shorter fit ended with one without."""
     states, longer = [], []
@@ -91,6 +91,7 @@ def test_a_longer_fit_sees_the_numbers_that_it_would_have_seen(first):
     np.testing.assert_array_equal(rest.params.means, whole.params.means)
     assert [r.log_likelihood for r in rest.history] == [r.log_likelihood for r in whole.history]
     assert again[0].change == pytest.approx(longer[first].change, rel=1e-9)
+    assert again[0].with_moments is longer[first].with_moments is True
 
 
 @pytest.mark.parametrize("name", ["log_likelihood", "total_weight"])

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import os
 import pickle
+import re
 import resource
 import sys
 import tempfile
@@ -123,6 +124,11 @@ def name_of(mutant: Mutant) -> str:
     return f"{mutant.path.relative_to(TOP)}:{mutant.line}: {mutant.what}"
 
 
+def without_line(name: str) -> str:
+    """Lines move when a file is edited above them."""
+    return re.sub(r":\d+:", ":", name, count=1)
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(TOP).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -161,7 +167,7 @@ class Campaign:
         tests = Map(session.items, self.files)
         todo = [m for file in self.files for m in mutants(TOP / file)][:: self.every]
         if self.again is not None:
-            todo = [mutant for mutant in todo if name_of(mutant) in self.again]
+            todo = [mutant for mutant in todo if without_line(name_of(mutant)) in self.again]
         running: dict[int, tuple[Mutant, float]] = {}
         while todo or running:
             while todo and len(running) < self.jobs:
@@ -205,7 +211,8 @@ def main() -> None:
     options += ["--hypothesis-profile=mutate", "-o", "addopts=", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     again = None
     if args.again is not None:
-        again = {line.rpartition("  (")[0] for line in args.again.read_text(encoding="utf-8").splitlines()}
+        lines = args.again.read_text(encoding="utf-8").splitlines()
+        again = {without_line(line.rpartition("  (")[0]) for line in lines}
     campaign = Campaign(files, args.every, args.jobs, again)
     with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
         code = pytest.main([*options, *tests], plugins=[campaign])
