@@ -169,6 +169,11 @@ def plain(name: str, value: Any) -> bool:
     return isinstance(value, (int, float, str, tuple, frozenset)) and not name.startswith("__")
 
 
+def summary(table: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """Return what of a table can be compared: its keys, and the values that are constants."""
+    return [(key, value if plain("", value) else None) for key, value in table.items()]
+
+
 def take_effect(mutant: Mutant, name: str) -> None:
     """Change the loaded module `name` into the mutant, for the rest of this process.
 
@@ -195,7 +200,7 @@ def take_effect(mutant: Mutant, name: str) -> None:
             for entry, attribute in vars(value).items():
                 if plain(entry, attribute) and vars(before).get(entry) != attribute:
                     setattr(before, entry, attribute)
-        if isinstance(value, dict) and not key.startswith("__") and list(value) != list(before):
+        if isinstance(value, dict) and not key.startswith("__") and summary(value) != summary(before):
             before.clear()
             before.update(value)
         if plain(key, value) and before != value:

@@ -45,7 +45,7 @@ TARGETS = {
             f"fastgmm/covariance/{name}.py"
             for name in ("full", "tied", "diag", "spherical", "_triangular", "base", "components", "__init__")
         ],
-        ["tests/test_family_contract.py", "tests/test_family_messages.py", "tests/test_em.py"],
+        [f"tests/test_{name}.py" for name in ("family_contract", "family_messages", "family_values", "em", "em_care")],
     ),
     "em": (
         [f"fastgmm/em/{name}.py" for name in ("loop", "care", "account", "packing")],
