@@ -133,6 +133,24 @@ def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
         assert len(launches) > 12 * len(usual) / tiles
 
 
+@types
+@dtypes
+def test_half_tiles_of_the_largest_models(kind, dtype, monkeypatch):
+    """They round differently, but alike for any number of threads and launches."""
+    x, w, density = problem(kind, 9, dtype, n=5_001)
+    rows = as_rows(x, w)
+    usual = passes.Accumulator(rows, covariance.family(kind).scatter)(density)
+    monkeypatch.setattr(runner, "TILE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "LAUNCH_SECONDS", 0.0)
+    half = passes.Accumulator(rows, covariance.family(kind).scatter)(density)
+    rtol = 1e-11 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(half.scatter, usual.scatter, rtol=rtol, atol=rtol * np.abs(usual.scatter).max())
+    assert half.log_likelihood == pytest.approx(usual.log_likelihood, rel=rtol)
+    one = all_passes(rows, density, kind, threads=1)
+    for threads in (2, 3):
+        assert all_passes(rows, density, kind, threads=threads) == one
+
+
 def run_with(threads, code):
     env = {**os.environ, "NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240)
