@@ -327,7 +327,6 @@ def test_weigh_and_normalise(k, dtype):
         compare(tile.weigh, tile_twins.weigh, values, TILE, resp, count, k, TILE, sums)
         compare(tile.weigh, tile_twins.weigh, values[0], 0, resp, count, k, TILE, sums)
         compare(tile.normalise, tile_twins.normalise, resp, scale, count, k, TILE, sums)
-        compare(tile.normalise_roots, tile_twins.normalise_roots, resp, scale, count, k, TILE, sums)
 
 
 @dtypes

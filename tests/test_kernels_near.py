@@ -150,9 +150,11 @@ def test_gram(d, dtype):
     step = (TILE + 1) * lanes
     size = np.dtype(dtype).itemsize
     resp = np.where(rng.random(TILE) < 0.8, rng.uniform(size=TILE), 0.0).astype(dtype)
-    for count in (24, TILE):
+    for count in (4, 24, TILE):
         panels = np.zeros(padded // lanes * step, dtype)
         compare(gram.column_panels, near_twins.column_panels, rows, count, padded, step, panels, exact=True)
+        live = rng.integers(0, TILE, count).astype(np.int32)
+        compare(gram.picked_panels, near_twins.picked_panels, rows, live, count, padded, step, panels, exact=True)
         near_twins.column_panels(rows, count, padded, step, panels)
         sums, moments = rng.normal(size=padded), rng.normal(size=layout.moment_length(d, size))
         work = np.zeros(TILE * lanes, dtype)

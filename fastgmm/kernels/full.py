@@ -8,8 +8,9 @@ Per tile: the density of a component is a triangular product with lanes over sam
 that it is responsible for, about its mean, scaled by sqrt(r), and add their Gram matrix with lanes over features.
 
 Where the components lie near a common centre c (`programs.py` decides), u = x - c for all of them, and
-log p = log_norm_k - |W_k u - W_k (mu_k - c)|^2 / 2. A tile in which most rows belong to most components then takes its
-moments from what all components share: products of features, or, where these are many, the rows as panels of columns.
+log p = log_norm_k - |W_k u - W_k (mu_k - c)|^2 / 2, and moments are taken about c as well. A tile in which most rows
+belong to most components takes them from what all components share: products of features (`products.py`), or, where
+these are many, the rows as panels of columns (`gram.py`); other tiles have panels of each component's own rows made.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     PRODUCT_ROWS,
     begin_block,
+    finish_tile,
     finish_tile_roots,
     helper,
+    inlined,
     load_tile,
     parameters,
     prefetch_tile,
@@ -39,7 +42,7 @@ def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
     return min(rows, TILE) if rows * size >= 256 else 64 if size == 8 else 96
 
 
-@helper
+@inlined
 def gathered_moments(table, panels, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and moments of every component from the rows that it is responsible for."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
@@ -66,14 +69,14 @@ def gathered_moments(table, panels, tag, ws, slot):  # type: ignore[no-untyped-d
             micro.rank_update(ws.centred, some, d, stride, moments)
 
 
-@helper
+@inlined
 def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and moments of all components from products of features about the common centre."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     lanes = VECTOR_BYTES // table[a.SIZE]
     backwards = at(ws.centred, lanes)
     sums = at(slot, table[a.SECOND] + table[a.PRODUCTS])
-    tile.normalise_roots(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     for i in range(0, total, PRODUCT_ROWS):
         rows, some = at(ws.rows, i * padded), min(PRODUCT_ROWS, total - i)
         products.reverse_rows(rows, some, d, padded, backwards, padded + lanes)
@@ -94,17 +97,31 @@ def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped
         )
 
 
-@helper
-def moments_by_gram(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
-    """The same one component after the other, with rows that all components share."""
+@inlined
+def moments_by_gram(table, panels, total, tag, ws, slot, dense):  # type: ignore[no-untyped-def]  # Numba code
+    """The same component by component: from all rows of the tile, which components share, or from a component's own."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     step = (TILE + 1) * (VECTOR_BYTES // table[a.SIZE])
-    tile.normalise_roots(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    gram.column_panels(ws.rows, total, padded, step, ws.centred)
+    chunk = TILE if dense else chunk_rows(padded * table[a.SIZE], table[a.SIZE])
+    if dense:
+        tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+        gram.column_panels(ws.rows, total, padded, step, ws.centred)
     for c in range(k):
         sums = at(slot, table[a.FIRST] + c * padded)
         moments = at(slot, table[a.SECOND] + c * table[a.MOMENT_LENGTH])
-        gram.gram(at(ws.resp, c * TILE), ws.centred, total, d, step, ws.work, sums, moments)
+        resp, count = at(ws.resp, c * TILE), total
+        if not dense:
+            weight, groups = at(slot, a.WEIGHT + c), at(ws.groups, c)
+            tile.select_live(resp, ws.scale, panels, groups, ws.live, ws.values, ws.found, weight)
+            resp, count = ws.values, ws.found[0]
+            while count % gram.UNROLL:
+                ws.live[count], ws.values[count] = 0, 0.0
+                count += 1
+        for i in range(0, count, chunk):
+            some = min(chunk, count - i)
+            if not dense:
+                gram.picked_panels(ws.rows, at(ws.live, i), some, padded, step, ws.centred)
+            gram.gram(at(resp, i), ws.centred, some, d, step, ws.work, sums, moments)
 
 
 def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -153,14 +170,12 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
                 at(log_norm, c),
                 at(ws.resp, c * TILE),
             )
-        finish_tile_roots(table, first, count, total, tag, ws, slot)
+        finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue
         # the same choice on every machine: it depends on the tile's rows and the parameters alone
-        shared = table[a.SHARED] if 5 * ws.found[0] >= 3 * total * k else 0
-        if shared == a.BY_PRODUCTS:
+        dense = 5 * ws.found[0] >= 3 * total * k
+        if dense and table[a.SHARED] == a.BY_PRODUCTS:
             moments_by_products(table, total, tag, ws, slot)
-        elif shared == a.BY_GRAM:
-            moments_by_gram(table, total, tag, ws, slot)
         else:
-            gathered_moments(table, panels, tag, ws, slot)
+            moments_by_gram(table, panels, total, tag, ws, slot, dense and table[a.SHARED] == a.BY_GRAM)

@@ -1,9 +1,9 @@
 """Micro-kernels for the second moments of one component about a centre that it shares with others.
 
-The moments of component k are the Gram matrix sum of r u u', with rows u about the common centre. The rows are brought
-into panels of L columns once a tile, for all components; a component weighs one panel at a time, in the first-level
-cache, and multiplies it with the panels themselves. So no component gathers rows of its own, as `micro.gather` does,
-and every panel is read as it lies. This is for many features; `products.py` is for fewer.
+The moments of component k are the Gram matrix sum of r u u', with rows u about the common centre. Rows are brought into
+panels of L columns; a component weighs one panel at a time, in the first-level cache, and multiplies it with the panels
+themselves. So where a component is responsible for most rows of a tile, it takes the panels of all rows, which are made
+once for all components; else it has panels of its own rows made.
 
 Panels are (padded / L, T, L), `step` elements apart: a little more than T L, so that panels do not share the same lines
 of the cache. Moments are packed as `micro.rank_update` packs them.
@@ -11,10 +11,10 @@ of the cache. Moments are packed as `micro.rank_update` packs them.
 
 from __future__ import annotations
 
-from fastgmm.kernels.micro import V, add_to, for_row_blocks
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro
+from fastgmm.kernels.micro import BLOCKS, V, add_to, for_row_blocks
+from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
 
-UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels of samples
+UNROLL = 4  # rows a step; the number of rows is a multiple of it
 
 
 @micro
@@ -24,6 +24,16 @@ def column_panels(e: Emitter, rows: Value, count: Value, padded: Value, step: Va
         target = e.at(out, e.times(e.builder.udiv(j, e.index(e.lanes)), step))
         with e.loop(0, count) as t:
             e.store(e.load(rows, e.add(e.times(t, padded), j)), target, e.times(t, e.lanes))
+
+
+@micro
+def picked_panels(e: Emitter, rows: Value, live: Value, count: Value, padded: Value, step: Value, out: Value) -> None:
+    """out[j / L, i, j % L] = rows[live[i], j]; `live` (int32) holds `count` numbers of rows."""
+    with e.loop(0, padded, e.lanes) as j:
+        target = e.at(out, e.times(e.builder.udiv(j, e.index(e.lanes)), step))
+        with e.loop(0, count) as i:
+            t = e.builder.sext(e.scalar(live, i), I64)
+            e.store(e.load(rows, e.add(e.times(t, padded), j)), target, e.times(i, e.lanes))
 
 
 @micro
@@ -72,8 +82,9 @@ def gram(
             place = [[e.add(e.times(columns, r), e.times(e.add(c, v), e.lanes)) for v in range(nv)] for r in range(q)]
             s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
             right = [e.at(panels, e.times(e.add(c, v), step)) for v in range(nv)]
-            with e.loop(0, end, UNROLL * e.lanes) as t:
-                for u in range(UNROLL):
+            unroll = UNROLL if q == BLOCKS[0] and nv == V else 1  # the rest is little
+            with e.loop(0, end, unroll * e.lanes) as t:
+                for u in range(unroll):
                     at = e.add(t, u * e.lanes)
                     x = [e.load(right[v], at) for v in range(nv)]
                     row = e.at(left, at)

@@ -116,6 +116,12 @@ def column_panels(rows: Array, count: int, padded: int, step: int, out: Array) -
         front(out[panel * step :], count, width)[:] = front(rows, count, padded)[:, j : j + width]
 
 
+def picked_panels(rows: Array, live: Array, count: int, padded: int, step: int, out: Array) -> None:
+    """out[j / L, i, j % L] = rows[live[i], j]."""
+    picked = front(rows, rows.size // padded, padded)[front(live, count)]
+    column_panels(np.ascontiguousarray(picked), count, padded, step, out)
+
+
 def gram(resp: Array, panels: Array, count: int, n: int, step: int, work: Array, sums: Array, moments: Array) -> None:
     """Sums += sum of r u; moments += sum of r u u'."""
     width = VECTOR_BYTES // panels.itemsize

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from fastgmm.kernels.micro import V, add_to, for_row_blocks
+from fastgmm.kernels.micro import BLOCKS, V, add_to, for_row_blocks
 from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
@@ -80,8 +80,8 @@ def product_moments(
     over = [e.times(e.add(padded, e.lanes), u) for u in range(UNROLL + 1)]
     steps = e.builder.udiv(count, e.index(UNROLL))
 
-    def form(which: Value, v: int) -> None:
-        """One vector of products of every row, into column v of the buffer."""
+    def form(which: Value, column: Value) -> None:
+        """One vector of products of every row, into a column of the buffer."""
         i, j, contents = (e.builder.load(e.at(vectors, e.add(e.times(which, 3), c))) for c in range(3))
         partner = e.builder.sub(e.builder.sub(n, e.index(2)), i)
 
@@ -102,22 +102,21 @@ def product_moments(
         for name, way in ways.items():
             with e.when(e.builder.icmp_signed("==", contents, e.index(name))), e.loop(0, steps) as step:
                 row, back = e.at(rows, e.times(step, forth[UNROLL])), e.at(backwards, e.times(step, over[UNROLL]))
-                target = e.at(buffer, e.times(step, UNROLL * V * e.lanes))
+                target = e.at(buffer, e.add(e.times(step, UNROLL * V * e.lanes), e.times(column, e.lanes)))
                 for u in range(UNROLL):
-                    e.store(way(u, row, back), target, (u * V + v) * e.lanes)
+                    e.store(way(u, row, back), target, u * V * e.lanes)
 
     def add(first_vector: Value, nv: int) -> None:
-        """Nv vectors of products, for all components."""
-        for v in range(nv):
-            form(e.add(first_vector, v), v)
+        """The sums of nv vectors of products, for all components."""
 
         def block(q: int, first: Value) -> None:
             weights = e.at(resp, e.times(first, stride))
             target = e.at(out, e.add(e.times(first, step), e.times(first_vector, e.lanes)))
             place = [[e.add(e.times(step, r), v * e.lanes) for v in range(nv)] for r in range(q)]
             s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
-            with e.loop(0, count, UNROLL) as t:
-                for u in range(UNROLL):
+            unroll = UNROLL if q == BLOCKS[0] else 1  # what is left of a number of components need not be as fast
+            with e.loop(0, count, unroll) as t:
+                for u in range(unroll):
                     row = e.at(buffer, e.times(e.add(t, u), V * e.lanes))
                     x = [e.load(row, v * e.lanes) for v in range(nv)]
                     for r in range(q):
@@ -133,9 +132,11 @@ def product_moments(
 
         for_row_blocks(e, k, block)
 
-    threes = e.times(e.builder.udiv(length, e.index(V)), V)
-    with e.loop(0, threes, V) as c:
-        add(c, V)
-    for nv in range(1, V):
-        with e.when(e.builder.icmp_unsigned("==", e.builder.sub(length, threes), e.index(nv))):
-            add(threes, nv)
+    with e.loop(0, length, V) as c:
+        left = e.builder.sub(length, c)
+        with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, e.index(V)), left, e.index(V))) as column:
+            form(e.add(c, column), column)
+        for nv in range(1, V + 1):
+            relation = ">=" if nv == V else "=="
+            with e.when(e.builder.icmp_signed(relation, left, e.index(nv))):
+                add(c, nv)

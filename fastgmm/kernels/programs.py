@@ -102,7 +102,6 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
         program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
         if near:
             _about(program, centre)
-            program.arrays[a.WIDE_MEANS] = np.zeros((k, 2, padded), dtype)
             program.arrays[a.MEANS] = (-shifts).astype(dtype)
             program.arrays[a.VECTORS] = products
             program.numbers.update({a.SHARED: shared, a.PRODUCTS: length, a.N_VECTORS: len(products)})

@@ -226,27 +226,17 @@ def weigh(
         add_total(e, e.get(total), sums, c)
 
 
-def make_normalise(*, roots: bool) -> Any:
-    """`normalise` as it is described below; with `roots`, `resp` and `scale` hold square roots before it, not after."""
-
-    @micro
-    def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
-        """resp *= scale; weights[component] += sum over rows, float64."""
-        with e.loop(0, k) as c:
-            total = e.variable(e.zero())
-            with e.loop(0, count, e.lanes) as t:
-                place = e.add(e.times(c, stride), t)
-                r = e.mul(e.load(resp, place), e.load(scale, t))
-                r = e.mul(r, r) if roots else r
-                e.store(r, resp, place)
-                e.set(total, e.plus(e.get(total), r))
-            add_total(e, e.get(total), weights, c)
-
-    return normalise
-
-
-normalise = make_normalise(roots=False)
-normalise_roots = make_normalise(roots=True)
+@micro
+def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
+    """resp *= scale; weights[component] += sum over rows, float64."""
+    with e.loop(0, k) as c:
+        total = e.variable(e.zero())
+        with e.loop(0, count, e.lanes) as t:
+            place = e.add(e.times(c, stride), t)
+            r = e.mul(e.load(resp, place), e.load(scale, t))
+            e.store(r, resp, place)
+            e.set(total, e.plus(e.get(total), r))
+        add_total(e, e.get(total), weights, c)
 
 
 def make_select(*, roots: bool) -> Any:

@@ -116,14 +116,6 @@ def normalise(resp: Array, scale: Array, count: int, k: int, stride: int, weight
     front(weights, k)[:] += r.sum(axis=1)
 
 
-def normalise_roots(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
-    """`normalise` of square roots; what it leaves are none."""
-    out = by_component(resp, k, stride, count)
-    r = (out.astype(np.float64) * front(scale, count)) ** 2
-    out[:] = r
-    front(weights, k)[:] += r.sum(axis=1)
-
-
 def _select(
     resp: Array,
     scale: Array,
