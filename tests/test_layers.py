@@ -216,7 +216,10 @@ def test_a_file_is_one_idea_and_says_which(path: Path) -> None:
 
 
 SOURCES = sorted(
-    path for folder in (PACKAGE, TOP / "tests", TOP / "benchmarks", TOP / "examples") for path in folder.rglob("*.py")
+    path
+    for folder in (PACKAGE, TOP / "tests", TOP / "benchmarks", TOP / "examples")
+    for path in folder.rglob("*.py")
+    if not any(part.startswith(".") for part in path.relative_to(TOP).parts)  # environments of other libraries
 )
 
 

@@ -31,7 +31,7 @@ from numba.core import cgutils, types
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-from fastgmm.kernels._cache import attach
+from fastgmm.kernels._cache import attach, stamp
 
 OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 THREAD_SAFE_LAYERS = ("tbb", "omp")
@@ -192,3 +192,8 @@ def _layer() -> str | None:
         return str(numba.threading_layer())
     except ValueError:
         return None
+
+
+def inlined(function: Any) -> Any:
+    """Make a function part of the Numba code that calls it: what is used once then compiles once, with its caller."""
+    return numba.njit(inline="always")(stamp(function))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import gram, micro, near, products, tile
+from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
@@ -25,7 +26,6 @@ from fastgmm.kernels.workspace import (
     finish_tile,
     finish_tile_roots,
     helper,
-    inlined,
     load_tile,
     parameters,
     prefetch_tile,

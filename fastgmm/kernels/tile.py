@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
 
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
@@ -49,12 +48,8 @@ def copy_rows(e: Emitter, source: Value, n: Value, padded: Value, count: Value, 
 @micro
 def prefetch(e: Emitter, rows: Value, begin: Value, end: Value) -> None:
     """Ask for the elements `begin` to `end` - 1 of rows that will be copied soon; nothing changes."""
-    one, level = ir.Constant(I32, 1), ir.Constant(I32, 2)  # for reading, data; into the second-level cache
-    bytes_ = ir.IntType(8).as_pointer()
-    signature = ir.FunctionType(ir.VoidType(), [bytes_, I32, I32, I32])
-    function = cgutils.get_or_insert_function(e.builder.module, signature, "llvm.prefetch.p0i8")
     with e.loop(begin, end, e.lanes) as i:
-        e.builder.call(function, [e.builder.bitcast(e.at(rows, i), bytes_), ir.Constant(I32, 0), level, one])
+        e.prefetch(rows, i)
 
 
 @micro

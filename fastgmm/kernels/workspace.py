@@ -27,11 +27,6 @@ def helper(function: Any) -> Any:
     return numba.extending.register_jitable(stamp(function))
 
 
-def inlined(function: Any) -> Any:
-    """The same for what is used in one place: it becomes part of its caller, which costs less time to compile."""
-    return numba.njit(inline="always")(stamp(function))
-
-
 aligned_ = helper(aligned)
 
 
