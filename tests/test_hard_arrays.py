@@ -48,3 +48,11 @@ def test_the_checks_can_fail():
     model.predict = lambda _: np.argmin(model.predict_proba(x), axis=1)
     with pytest.raises(AssertionError):
         hard_arrays.check_methods(model, x, None)
+
+
+def test_a_far_row_of_hardly_any_weight_is_refused_without_a_stray_warning():
+    """The start's scatter leaves the range of float64 only when it is brought back to the data's unit."""
+    x, weight = np.array([[1e300], [0.0], [0.0]]), np.array([1e-300, 1e-300, 1.0])
+    options = {"n_components": 2, "reg_covar": 1e-6, "init_params": "random", "max_iter": 0}
+    assert ended(Example(x, weight, {**options, "covariance_type": "full"})) == "InvalidDataError"
+    assert ended(Example(x, weight, {**options, "covariance_type": "tied"})).startswith("right")

@@ -309,7 +309,8 @@ def _unscaled(stats: SufficientStatistics, sample: RowSample) -> SufficientStati
     """Bring statistics of the sample back to the data's own unit and origin."""
     scatter = np.empty(stats.scatter.shape)
     for some in pieces(scatter):
-        scatter[some] = stats.scatter[some] * sample.unit * sample.unit
+        with np.errstate(over="ignore"):  # variances beyond the range of float64 are refused where they are used
+            scatter[some] = stats.scatter[some] * sample.unit * sample.unit
     return SufficientStatistics(
         stats.kind,
         stats.weight.copy(),
