@@ -54,5 +54,5 @@ def test_a_far_row_of_hardly_any_weight_is_refused_without_a_stray_warning():
     """The start's scatter leaves the range of float64 only when it is brought back to the data's unit."""
     x, weight = np.array([[1e300], [0.0], [0.0]]), np.array([1e-300, 1e-300, 1.0])
     options = {"n_components": 2, "reg_covar": 1e-6, "init_params": "random", "max_iter": 0}
-    assert ended(Example(x, weight, {**options, "covariance_type": "full"})) == "InvalidDataError"
-    assert ended(Example(x, weight, {**options, "covariance_type": "tied"})).startswith("right")
+    assert hard_arrays.ended(Example(x, weight, {**options, "covariance_type": "full"})) == "InvalidDataError"
+    assert hard_arrays.ended(Example(x, weight, {**options, "covariance_type": "tied"})).startswith("right")
