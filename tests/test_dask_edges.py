@@ -171,7 +171,11 @@ def test_chunks_without_rows_have_no_values(density, way, shape, dtype):
 
 @pytest.mark.parametrize(
     ("info", "row"),
-    [(None, 3), ({0: {"array-location": [(100, 140)]}}, 103), ({0: {"array-location": [(np.nan,) * 2]}}, 3)],
+    [
+        (None, 3),
+        ({0: {"array-location": [(100, 140)]}}, 103),
+        ({0: {"array-location": [(np.nan,) * 2], "chunk-location": (5, 0)}}, 3),
+    ],
 )
 def test_a_bad_value_is_counted_from_where_its_chunk_begins(density, info, row):
     x = X.copy()
@@ -179,6 +183,8 @@ def test_a_bad_value_is_counted_from_where_its_chunk_begins(density, info, row):
     with pytest.raises(NonFiniteDataError, match=rf"row {row}, column 1 is infinity") as caught:
         values(x, density=density, way="predict", names=None, block_info=info)
     assert caught.value.row == row
+    unknown = bool(info) and np.isnan(info[0]["array-location"][0][0])
+    assert ("from the start of chunk 5" in str(caught.value)) == unknown
 
 
 def test_threads_of_a_worker_that_is_none():
