@@ -1,11 +1,13 @@
 """Starts: proper ones from every method, and what users give is used as it is."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgmm import covariance
+from fastgmm import GaussianMixture, covariance, errors
 from fastgmm.covariance import FAMILIES, family
 from fastgmm.data import as_rows
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
@@ -304,3 +306,13 @@ def test_values_no_start_can_be_made_from():
         draw_sample(as_rows(X * 1e200), 1, rng)
     with pytest.raises(InvalidDataError, match=r"too close together.*Multiply X"):
         draw_sample(as_rows(X * 1e-200), 1, rng)
+
+
+def test_squares_of_distances_that_overflow_are_an_error_of_ours_alone():
+    """A row of next to no weight whose distance from the others can be held, but not squared."""
+    x, weight = np.array([[1e150], [0.0]]), np.array([5e-324, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", errors.FastgmmWarning)
+        with pytest.raises(InvalidDataError, match="distance from the components can be squared"):
+            GaussianMixture(1, random_state=0, max_iter=0).fit(x, sample_weight=weight)

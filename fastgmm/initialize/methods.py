@@ -184,8 +184,9 @@ def _sq_distances(z: FloatArray, points: FloatArray) -> Float64Array:
         total = np.zeros((len(points), z.shape[0]))
         for column, places in zip(z.T, points.T, strict=True):
             d = np.subtract(column, places[:, None], dtype=np.float64)
-            d *= d
-            total += d
+            with np.errstate(over="ignore"):  # infinitely far is far: such a row is drawn next
+                d *= d
+                total += d
         return total
     out = np.empty((len(points), z.shape[0]))
     for point, row in zip(points, out, strict=True):
