@@ -124,3 +124,12 @@ def test_given_parameters_are_named_and_copied():
     for array, own in ((weights, params.weights), (means, params.means), (covariances, params.covariances)):
         assert not np.shares_memory(array, own)
     assert make_params([1.0], [[0.0]], [[[2.0]]]).covariance_type == "full"
+
+
+@pytest.mark.parametrize("name", ["diag", "spherical"])
+def test_a_floor_near_the_end_of_float64_is_reached_without_a_warning(name):
+    """The level after the one that does is beyond the range, and not needed."""
+    variances = np.array([[-1.0, 1.0]]) if name == "diag" else np.array([-1.0])
+    with np.errstate(all="raise"):
+        lifted = base.lift_variances(variances, variances < 0.0, np.float64(5e307))
+    assert lifted.ravel()[0] == 5e307

@@ -199,7 +199,8 @@ def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
         lifted: Float64Array = base + np.diag(levels)
         if is_definite(lifted):
             return lifted
-        levels = levels * FLOOR_GROWTH
+        with np.errstate(over="ignore"):
+            levels = levels * FLOOR_GROWTH
         if not np.isfinite(levels).all():  # cannot happen for finite entries below 1e307; never loop for ever
             return np.eye(matrix.shape[0])
 

@@ -212,6 +212,6 @@ def lift_variances(variances: Float64Array, bad: Array, level: Float64Array | np
     base = np.where(np.isfinite(variances), variances, 0.0)
     while bad.any():
         result = np.where(bad, base + level, result)
-        level = level * FLOOR_GROWTH
+        level = np.minimum(level, np.finfo(np.float64).max / FLOOR_GROWTH) * FLOOR_GROWTH  # none beyond float64
         bad = ~((result > 0.0) & (result < np.inf))
     return result
