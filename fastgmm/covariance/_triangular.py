@@ -74,7 +74,8 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
         As `cholesky`.
     """
     lower = cholesky(name, matrices, shared=shared)
-    log_det = -np.log(lower.diagonal(0, 1, 2)).sum(axis=1)
+    # A copy: of strided numbers NumPy 1.26 takes one of two logarithms, by where the result happens to lie in memory.
+    log_det = -np.log(lower.diagonal(0, 1, 2).copy()).sum(axis=1)
     for some in pieces(lower):
         _invert_lower(lower[some])
     return lower, log_det
