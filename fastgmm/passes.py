@@ -224,7 +224,7 @@ class Accumulator:
                 return centre, s2  # finite rows whose squares are not: `_pooled` will do without
             shift = s1[0] / s0[0]
             # about the mean itself, unless the guess was so far off that the correction would cost digits
-            if (s0[0] * shift**2 <= 100.0 * (np.diag(s2) - s0[0] * shift**2)).all() or not shift.any():
+            if (0.01 * s0[0] * shift**2 <= np.diag(s2) - s0[0] * shift**2).all() or not shift.any():
                 return centre + shift, s2 - s0[0] * np.multiply.outer(shift, shift)
             moved = centre + shift
             if np.array_equal(moved, centre):

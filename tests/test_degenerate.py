@@ -404,3 +404,14 @@ def test_flat_components_are_those_of_small_eigenvalues(covariance_type, reg_sca
     dense = model.mixture_.covariances_dense / unit / unit[:, None]
     flat = tuple(np.flatnonzero(np.linalg.eigvalsh(dense)[:, 0] <= 2e-6 * (1.0 + 1e-9)))
     assert model._flat == flat == {"full": (1, 2), "diag": (2,)}.get(covariance_type, ())
+
+
+def test_tied_rows_near_the_end_of_float64_leak_no_warning_of_numpys():
+    """The total scatter is representable here; a hundred times it is not."""
+    x = np.array([[4.278e149, -5.708e149], [1.2654e151, 8.3915e150], [6.617e149, -1.434e149]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", fastgmm.FastgmmWarning)
+        model = GaussianMixture(1, covariance_type="tied", max_iter=1, random_state=0)
+        model.fit(x, sample_weight=[13903.0, 89003.0, 1.0])
+    assert np.isfinite(model.covariances_).all()
