@@ -11,7 +11,7 @@ of the cache. Moments are packed as `micro.rank_update` packs them.
 
 from __future__ import annotations
 
-from fastgmm.kernels.micro import BLOCKS, V, add_to, for_row_blocks
+from fastgmm.kernels.micro import BLOCKS, V, add_to, for_row_blocks, for_vector_groups, keep_sum
 from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it
@@ -94,17 +94,9 @@ def gram(
                             e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
             for r in range(q):
                 for v in range(nv):
-                    if wide:
-                        add_to(e, e.get(s[r][v]), target, place[r][v])
-                    else:
-                        e.store(e.get(s[r][v]), target, place[r][v])
+                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
 
-        threes = e.times(e.builder.udiv(vectors, e.index(V)), V)
-        with e.loop(0, threes, V) as c:
-            group(c, V)
-        for nv in range(1, V):
-            with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, threes), e.index(nv))):
-                group(threes, nv)
+        for_vector_groups(e, vectors, group)
         e.set(size, e.add(e.get(size), e.times(columns, q)))
 
     for_row_blocks(e, n, block)

@@ -274,17 +274,9 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
                         e.set(s[r][v], e.fma(a, right[v], e.get(s[r][v])))
             for r in range(q):
                 for v in range(nv):
-                    if not wide:
-                        e.store(e.get(s[r][v]), target, place[r][v])
-                        continue
-                    add_to(e, e.get(s[r][v]), target, place[r][v])
+                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
 
-        threes = e.times(e.builder.udiv(vectors, e.index(V)), V)
-        with e.loop(0, threes, V) as c:
-            group(c, V)
-        for nv in range(1, V):
-            with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, threes), e.index(nv))):
-                group(threes, nv)
+        for_vector_groups(e, vectors, group)
         e.set(size, e.add(e.get(size), e.times(columns, q)))
 
     for_row_blocks(e, n, block)
@@ -297,6 +289,24 @@ def add_to(e: Emitter, value: Value, target: Value, index: Any) -> None:
         address = e.builder.bitcast(e.at(target, e.add(index, part * 8)), wide.as_pointer())
         old = e.builder.load(address, align=8)
         e.builder.store(e.builder.fadd(old, piece), address, align=8)
+
+
+def keep_sum(e: Emitter, value: Value, target: Value, index: Any) -> None:
+    """Keep a sum in `target`, float64: one of float64 began with what was there, one of float32 at 0."""
+    if e.real == DOUBLE:
+        e.store(value, target, index)
+    else:
+        add_to(e, value, target, index)
+
+
+def for_vector_groups(e: Emitter, vectors: Value, body: Callable[[Value, int], None]) -> None:
+    """Run ``body(first, count)`` over so many vectors in groups of V, and once for the rest."""
+    whole = e.times(e.builder.udiv(vectors, e.index(V)), V)
+    with e.loop(0, whole, V) as c:
+        body(c, V)
+    for rest in range(1, V):
+        with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, whole), e.index(rest))):
+            body(whole, rest)
 
 
 def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4) -> None:
@@ -411,11 +421,6 @@ def weighted_sums(
                 for v in range(nv):
                     add_to(e, e.get(s[r][v]), out, e.add(base, e.times(e.add(c, v), e.lanes)))
 
-        threes = e.times(e.builder.udiv(vectors, e.index(V)), V)
-        with e.loop(0, threes, V) as c:
-            group(c, V)
-        for nv in range(1, V):
-            with e.when(e.builder.icmp_unsigned("==", e.builder.sub(vectors, threes), e.index(nv))):
-                group(threes, nv)
+        for_vector_groups(e, vectors, group)
 
     for_row_blocks(e, k, block)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from fastgmm.kernels.micro import BLOCKS, V, add_to, for_row_blocks
+from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
 from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
@@ -125,10 +125,7 @@ def product_moments(
                             e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
             for r in range(q):
                 for v in range(nv):
-                    if wide:
-                        add_to(e, e.get(s[r][v]), target, place[r][v])
-                    else:
-                        e.store(e.get(s[r][v]), target, place[r][v])
+                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
 
         for_row_blocks(e, k, block)
 

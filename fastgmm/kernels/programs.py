@@ -92,11 +92,11 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
         centre = common_centre(density)
         shifts = _products(density.factor, density.means - centre)
         near = _squares(shifts).max() <= NEAR[size] ** 2
-        products = layout.product_vectors(d, VECTOR_BYTES // size)
         shared = _shared(k, d) if near else 0
-        length = layout.moment_length(d, size)
-        second = length + (shared == a.BY_PRODUCTS) * len(products) * (VECTOR_BYTES // size)
-        program, top = _start(density, dtype, near_full_block if near else full_block, padded, second)
+        length, lanes = layout.moment_length(d, size), VECTOR_BYTES // size
+        products = layout.product_vectors(d, lanes) if shared == a.BY_PRODUCTS else np.empty((0, 3), np.int64)
+        body = near_full_block if near else full_block
+        program, top = _start(density, dtype, body, padded, length + len(products) * lanes)
         factors = layout.pack_triangles(density.factor, dtype)
         program.arrays[a.FACTORS] = factors
         program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
