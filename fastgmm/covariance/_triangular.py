@@ -1,41 +1,22 @@
 """Dense linear algebra on stacks of small symmetric matrices, for the families that have off-diagonal entries.
 
-Why it is like this
-
-1. Up to `_WHOLE` features: `numpy.linalg.cholesky` walks a stack in C but takes about 14 microseconds to begin, and
-   SciPy's LAPACK wrappers cost about half a microsecond a call. So up to `_FEW` matrices are factorised one by one.
-   Together they beat recursions vectorised over K at every size measured (K = 3..128, D = 2..64).
-2. Above: the same in blocks of `_BLOCK`, with matrix products over the whole stack. No single BLAS call is then large
-   enough for OpenBLAS to start its threads: it does so beyond 64^3 multiplications, and that of NumPy 1.26 even to
-   factorise a 64 x 64 matrix. That matters twice: NumPy's and SciPy's OpenBLAS are two pools whose spinning threads
-   fight each other and the kernels' threads (K = 8, D = 256 on two busy cores: 5 ms in blocks, 120 to 700 ms with
-   threads, 9 ms with one thread); and the bits do not depend on the number of BLAS threads.
-3. Blocks are solved with the inverses of diagonal blocks plus one step of refinement, which keeps the small backward
-   error of substitution; inverses alone would lose half the digits of an ill-conditioned covariance.
+All of it rests on one kernel, `fastgmm.kernels.factors`, and not on LAPACK, for three reasons: a call of LAPACK's costs
+as much as three matrices of a model search; OpenBLAS, NumPy's and SciPy's, starts threads that spin beside the kernels'
+own and whose number changes the bits; and what is definite here is so everywhere, alone or in a stack.
 """
 
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dtrtri
 
 from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
+from fastgmm.kernels.factors import eliminate
 from fastgmm.pieces import pieces, piecewise
-from fastgmm.typing import Float64Array
-
-_WHOLE = 63
-"""Features up to which LAPACK is called on whole matrices."""
-
-_BLOCK = 48
-"""Size of a block above."""
-
-_FEW = 12
-"""Matrices up to which one call of LAPACK each costs less than `numpy.linalg.cholesky` does."""
+from fastgmm.typing import Array, Float64Array
 
 
 def cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> Float64Array:
@@ -46,21 +27,11 @@ def cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> Floa
     SingularCovarianceError
         If a matrix is not positive definite, not finite, or so nearly singular that a pivot is mere rounding error.
     """
-    try:
-        lower = _cholesky(matrices)
-    except np.linalg.LinAlgError:
-        raise _first_singular(name, matrices, shared=shared) from None
-    if not _pivots_resolved(lower, matrices):
-        raise _first_singular(name, matrices, shared=shared)
+    both = _eliminated(name, matrices, shared=shared, upper=True)
+    d = matrices.shape[-1]
+    lower = piecewise(lambda some: np.triu(some, 1).transpose(0, 2, 1).copy(), both)
+    lower.reshape(-1, d * d)[:, :: d + 1] = 1.0 / both.diagonal(0, 1, 2)
     return lower
-
-
-def _pivots_resolved(lower: Float64Array, matrices: Float64Array) -> bool:
-    """Whether each pivot stands out from the rounding of its diagonal entry; False for NaN and infinities."""
-    pivots = lower.diagonal(0, -2, -1)
-    # Square roots on both sides: variances of 1e-300 times a tolerance would fall into the denormals.
-    limit = math.sqrt(PIVOT_TOLERANCE * matrices.shape[-1]) * np.sqrt(matrices.diagonal(0, -2, -1))
-    return bool((pivots > limit).all())
 
 
 def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> tuple[Float64Array, Float64Array]:
@@ -73,80 +44,24 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
     SingularCovarianceError
         As `cholesky`.
     """
-    lower = cholesky(name, matrices, shared=shared)
+    factor = _eliminated(name, matrices, shared=shared)
     # A copy: of strided numbers NumPy 1.26 takes one of two logarithms, by where the result happens to lie in memory.
-    log_det = -np.log(lower.diagonal(0, 1, 2).copy()).sum(axis=1)
-    for some in pieces(lower):
-        _invert_lower(lower[some])
-    return lower, log_det
+    return factor, np.log(factor.diagonal(0, 1, 2).copy()).sum(axis=1)
 
 
-def _cholesky(matrices: Float64Array) -> Float64Array:
-    """Lower Cholesky factors of a stack (K, D, D), zero above the diagonal; raises `numpy.linalg.LinAlgError`."""
-    n = matrices.shape[-1]
-    if n <= _WHOLE:
-        return _each_cholesky(matrices) if len(matrices) <= _FEW else piecewise(np.linalg.cholesky, matrices)
-    with np.errstate(invalid="ignore", over="ignore"):  # of matrices that are not finite; `cholesky` refuses the result
-        return piecewise(_blocked_cholesky, matrices)
+def _eliminated(name: str, matrices: Float64Array, *, shared: bool, upper: bool = False) -> Float64Array:
+    """Return what `eliminate` does; raise for the first matrix that fails."""
+    result, failed = eliminate(matrices, _least(matrices), upper=upper)
+    if failed.max() >= 0:
+        k = int((failed >= 0).argmax())
+        min_eig = float(np.linalg.eigvalsh(matrices[k])[0]) if np.isfinite(matrices[k]).all() else math.nan
+        raise singular(name, None if shared else k, min_eig)
+    return result
 
 
-def _each_cholesky(matrices: Float64Array) -> Float64Array:
-    lower = np.empty(matrices.shape)
-    for matrix, out in zip(matrices, lower, strict=True):
-        # What is lower in C order is upper in Fortran's: no copy on the way to LAPACK but the one it works on.
-        factor, info = dpotrf(matrix.T, lower=0, clean=1)
-        if info:
-            msg = "a matrix is not positive definite"
-            raise np.linalg.LinAlgError(msg)
-        out[:] = factor.T
-    return lower
-
-
-def _blocked_cholesky(matrices: Float64Array) -> Float64Array:
-    n = matrices.shape[-1]
-    lower = np.zeros(matrices.shape)
-    spans = [slice(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
-    inverses: list[Float64Array] = []
-    for i, rows in enumerate(spans):
-        for p, columns in enumerate(spans[:i]):
-            # L_ip L_pp' = A_ip - sum over q < p of L_iq L_pq'
-            rest = matrices[:, rows, columns].copy()
-            for q in spans[:p]:
-                rest -= np.matmul(lower[:, rows, q], _t(lower[:, columns, q]))
-            solution = np.matmul(rest, _t(inverses[p]))
-            rest -= np.matmul(solution, _t(lower[:, columns, columns]))
-            solution += np.matmul(rest, _t(inverses[p]))
-            lower[:, rows, columns] = solution
-        corner = matrices[:, rows, rows].copy()
-        for q in spans[:i]:
-            corner -= np.matmul(lower[:, rows, q], _t(lower[:, rows, q]))
-        corner = cast("Float64Array", np.linalg.cholesky(corner))
-        lower[:, rows, rows] = corner
-        _invert_lower(corner)
-        inverses.append(corner)
-    return lower
-
-
-def _invert_lower(lower: Float64Array) -> None:
-    """Invert a C-contiguous stack (K, D, D) of lower triangular matrices in place."""
-    n = lower.shape[-1]
-    if n <= _WHOLE:
-        for matrix in lower:
-            # A C-ordered lower triangle is a Fortran-ordered upper one: LAPACK inverts it where it lies.
-            dtrtri(matrix.T, lower=0, overwrite_c=1)
-        return
-    spans = [slice(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
-    for i, rows in enumerate(spans):
-        corner = lower[:, rows, rows].copy()
-        _invert_lower(corner)
-        old = lower[:, rows, : rows.start].copy()
-        for j, columns in enumerate(spans[:i]):
-            # W_ij = -W_ii sum over j <= p < i of L_ip W_pj
-            total = np.matmul(old[:, :, columns], lower[:, columns, columns])
-            for p in spans[j + 1 : i]:
-                total += np.matmul(old[:, :, p], lower[:, p, columns])
-            lower[:, rows, columns] = -np.matmul(corner, total)
-        lower[:, rows, rows] = corner
+def _least(matrices: Float64Array) -> float:
+    """How far the root of a pivot must stand out from the rounding of that of its diagonal entry."""
+    return math.sqrt(PIVOT_TOLERANCE * matrices.shape[-1])
 
 
 def _t(matrices: Float64Array) -> Float64Array:
@@ -156,38 +71,19 @@ def _t(matrices: Float64Array) -> Float64Array:
 
 def is_definite(matrix: Float64Array) -> bool:
     """Whether one matrix (D, D) is positive definite to working precision."""
-    return _all_definite(matrix[None])
+    return bool(_definite(matrix[None])[0])
 
 
 def exceeds(matrix: Float64Array, level: float) -> bool:
     """Whether all eigenvalues of a symmetric matrix (D, D) are above `level`; costs a factorisation, no eigenvalues."""
     shifted = matrix.copy()
     shifted.reshape(-1)[:: matrix.shape[0] + 1] -= level
-    try:
-        lower = _cholesky(shifted[None])
-    except np.linalg.LinAlgError:
-        return False
-    return bool((lower.diagonal(0, 1, 2) > 0.0).all())  # not NaN
+    return bool(eliminate(shifted[None], 0.0)[1][0] < 0)
 
 
-def _all_definite(matrices: Float64Array) -> bool:
-    try:
-        lower = _cholesky(matrices)
-    except np.linalg.LinAlgError:
-        return False
-    with np.errstate(invalid="ignore"):
-        return _pivots_resolved(lower, matrices)
-
-
-def _first_singular(name: str, matrices: Float64Array, *, shared: bool) -> Exception:
-    for k, matrix in enumerate(matrices):
-        if not is_definite(matrix):
-            min_eig = float(np.linalg.eigvalsh(matrix)[0]) if np.isfinite(matrix).all() else float("nan")
-            return singular(name, None if shared else k, min_eig)
-    # Every matrix passes alone: LAPACK rounded a borderline one the other way in the stack. Blame the narrowest.
-    smallest = [float(np.linalg.eigvalsh(matrix)[0] / np.trace(matrix)) for matrix in matrices]
-    worst = int(np.argmin(smallest))
-    return singular(name, None if shared else worst, smallest[worst])
+def _definite(matrices: Float64Array) -> Array:
+    """Mask (K,) of the matrices that are positive definite to working precision."""
+    return np.asarray(eliminate(matrices, _least(matrices))[1] < 0)
 
 
 def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
@@ -213,7 +109,7 @@ def _all_symmetric(matrices: Float64Array) -> bool:
 
 def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool = False) -> None:
     """Raise `InvalidParameterError` unless all matrices of a stack (K, D, D) are symmetric and positive definite."""
-    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)) and _all_definite(matrices):
+    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)) and _definite(matrices).all():
         return
     for k, matrix in enumerate(matrices):
         which = what if shared else f"{what}[{k}]"

@@ -61,8 +61,9 @@ ALIGNMENT = 64  # bytes
     BLOCK,  # of k-means in one launch: address of the pass
     CENTERS,  # address of the centers, (K, D) float64, and of the tolerance after them
     ROUNDS,  # passes at most
+    FAILED,  # of factors: address of the pivots that were none
     N_SLOTS_IN_TABLE,
-) = range(43)
+) = range(44)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)
