@@ -197,11 +197,12 @@ class Accumulator:
             program, top = _build(density, self.rows.dtype)
             total = self._run(program, a.FIT)
             s0, s1 = zeroth_and_first(program, total)
-            s1 += s0[:, None] * (common_centre(density) - centre)
+            about = common_centre(density) if program.centre is None else program.centre
+            s1 += s0[:, None] * (about - centre)
             means = np.broadcast_to(centre, s1.shape)
             stats = self._statistics(total, top, means, s0, s1, scatter.copy())
             weight = max(stats.total_weight, np.finfo(float).tiny)
-            spread = np.einsum("ij,jk,ik->i", density.factor, scatter / weight, density.factor, optimize=True)
+            spread = ((density.factor @ (scatter / weight)) * density.factor).sum(axis=1)
             if spread.max() < CANCELLATION[self.rows.dtype.name]:
                 return stats
         # The components are far apart for their width: sum within them instead, at the cost of a full pass.

@@ -11,6 +11,7 @@ import pytest
 
 from fastgmm.kernels import (
     arguments,
+    entry,
     gram,
     layout,
     micro,
@@ -108,7 +109,8 @@ def kernels_of(module):
 
 
 def test_every_kernel_has_a_twin():
-    names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products) | kernels_of(tile)
+    names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products)
+    names |= kernels_of(entry) | kernels_of(tile)
     names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
     assert len(names) > 15
     plain = set(dir(twins)) | set(dir(tile_twins)) | set(dir(near_twins))
@@ -250,18 +252,22 @@ def test_weighted_sums(d, k, dtype):
 
 @dtypes
 @dimensions
-def test_copy_and_transpose(d, dtype):
+def test_copy_and_enter_rows(d, dtype):
+    """With and without a centre; only the `count` rows are read."""
     rng = rng_for(d)
     padded = layout.padded_width(d, np.dtype(dtype).itemsize)
     panel = width(dtype)
+    centre = layout.split(rng.normal(size=d) + 3.0, dtype, padded)
     for count in (1, 7, panel - 1, panel, panel + 1, TILE - 1, TILE):
         total = -(-count // panel) * panel
         source = rng.normal(size=(count, d)).astype(dtype)
         rows = np.full((TILE, padded), 5.0, dtype)
         compare(tile.copy_rows, tile_twins.copy_rows, source, d, padded, count, total, rows, exact=True)
-        tile_twins.copy_rows(source, d, padded, count, total, rows)
         panels = np.zeros((TILE // panel, d, panel), dtype)
-        compare(tile.transpose, tile_twins.transpose, rows, total, d, padded, panels, exact=True)
+        for centred in (0, 1):
+            given = (source, d, padded, count, total, centred, centre, rows, panels)
+            exact = dtype == np.float64 or not centred
+            compare(entry.enter_rows, tile_twins.enter_rows, *given, exact=exact)
 
 
 @dtypes

@@ -27,15 +27,14 @@ def test_densities_of_near_components(d, k, dtype):
     for count in panel_counts(dtype):
         panels = random_panels(rng, count, d, dtype)
         out, norms = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype)
-        compare(
-            near.affine_density, near_twins.affine_density, panels, count, shifts, scales, log_norm, d, k, out, TILE
-        )
+        given = (panels, count, shifts, scales, log_norm, d, k, out, TILE, panels)
+        compare(near.affine_density, near_twins.affine_density, *given)
         compare(near.square_norms, near_twins.square_norms, panels, count, d, norms)
         near_twins.square_norms(panels, count, d, norms)
         compare(
             near.product_density,
             near_twins.product_density,
-            *(panels, count, means, one, log_norm, norms, d, k, out, TILE),
+            *(panels, count, means, one, log_norm, norms, d, k, out, TILE, panels),
         )
 
 

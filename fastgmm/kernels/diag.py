@@ -13,7 +13,18 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
-from fastgmm.kernels.workspace import begin_block, common_moments, finish_tile, load_tile, parameters, workspace
+from fastgmm.kernels.workspace import (
+    begin_block,
+    begin_tile,
+    common_moments,
+    finish_tile,
+    load_panel,
+    load_tile,
+    near_rows,
+    parameters,
+    rows_ahead,
+    workspace,
+)
 
 
 def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -53,9 +64,13 @@ def near_diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     begin, end, slot = begin_block(table, item)
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     shifts, scales, log_norm = parameters(table, tag)
-    for first in range(begin, end, TILE):
-        count, panels, total = load_tile(table, first, end, tag, ws)
-        near.affine_density(ws.panels, panels, shifts, scales, log_norm, d, k, ws.resp, TILE)
+    size = near_rows(table)
+    for first in range(begin, end, size):
+        count, total, panel = begin_tile(table, first, min(end, first + size), ws)
+        for start in range(0, total, panel):
+            load_panel(table, first, start, count, panel, tag, ws)
+            ahead = rows_ahead(table, first + start, end, panel, tag)
+            near.affine_density(ws.panels, 1, shifts, scales, log_norm, d, k, at(ws.resp, start), TILE, ahead)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)

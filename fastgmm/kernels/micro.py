@@ -141,19 +141,25 @@ def whiten(
         triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
 
 
-def over_pairs(e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any) -> None:
+def over_pairs(e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any, ahead: Value | None = None) -> None:
     """Sum over the features for every component and row of a panel; ``use(component, v, sum)`` takes one vector.
 
     ``term(where)`` reads the coefficients of a component and feature, at `where` of arrays that hold, for each block of
     q components (`row_blocks` of K), the features in order, each as q numbers; it returns ``add(x, sum)``, the new sum.
+    The Q rows that lie at `ahead` are asked for meanwhile, evenly spread: a CPU waits for at most 16 lines at a time.
     """
     width = V * e.lanes
+    share = e.builder.sdiv(e.add(k, 8 * width - 1), k)  # elements of those rows for a feature and 8 components
 
     def block(q: int, first: Value) -> None:
         base = e.times(first, n)
         sums = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
         with e.loop(0, n) as j:
             x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
+            if ahead is not None:
+                place = e.at(ahead, e.add(e.builder.sdiv(e.times(base, width), k), e.times(j, share)))
+                e.prefetch(place)
+                e.prefetch(place, e.lanes)
             at = e.add(base, e.times(j, q))
             for r in range(q):
                 add = term(e.add(at, r))

@@ -4,7 +4,9 @@ With u = x - c and the components within a few standard deviations of c, nothing
 of the work of `micro.py` goes away: one fused multiply-add replaces the subtraction and the scaling of a diagonal
 density, a plain product of rows and means replaces the squared distance, a triangular product begins with a constant
 instead of a centred row, and moments are products of responsibilities with u and u^2 (u u': `products.py`), which
-all components share. `programs.py` says how near is near enough; layouts are those of `micro.py`.
+all components share. Rows come in panel by panel, each to the same place, and meanwhile those of the next are asked
+for, so that little leaves the first-level cache. `programs.py` says how near is near enough; layouts are those of
+`micro.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from fastgmm.kernels.simd import Emitter, Value, micro
 
 @micro
 def square_norms(e: Emitter, panels: Value, count: Value, n: Value, out: Value) -> None:
-    """out[row] = |row|^2 for the rows of `count` panels."""
+    """out[row] = -|row|^2 / 2 for the rows of `count` panels."""
     width = V * e.lanes
     with e.loop(0, count) as p:
         panel = e.at(panels, e.times(p, e.times(n, width)))
@@ -27,7 +29,8 @@ def square_norms(e: Emitter, panels: Value, count: Value, n: Value, out: Value) 
                 x = e.load(panel, e.add(e.times(j, width), v * e.lanes))
                 e.set(sums[v], e.fma(x, x, e.get(sums[v])))
         for v in range(V):
-            e.store(e.get(sums[v]), out, e.add(e.times(p, width), v * e.lanes))
+            value = e.mul(e.get(sums[v]), e.constant(-0.5))
+            e.store(value, out, e.add(e.times(p, width), v * e.lanes))
 
 
 @micro
@@ -89,8 +92,12 @@ def affine_density(
     k: Value,
     out: Value,
     stride: Value,
+    ahead: Value,
 ) -> None:
-    """out[component, row] = log_norm - |scale * x_row + shift|^2 / 2; shift is -scale * mean."""
+    """out[component, row] = log_norm - |scale * x_row + shift|^2 / 2; shift is -scale * mean.
+
+    The rows that follow `ahead` are asked for.
+    """
     width = V * e.lanes
 
     def term(where: Value) -> Any:
@@ -108,7 +115,8 @@ def affine_density(
             value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, c))
             e.store(value, out, e.add(e.times(c, stride), e.add(e.times(p, width), v * e.lanes)))
 
-        over_pairs(e, e.at(panels, e.times(p, e.times(n, width))), n, k, term, use)
+        place = e.times(p, e.times(n, width))
+        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
 
 
 @micro
@@ -124,10 +132,12 @@ def product_density(
     k: Value,
     out: Value,
     stride: Value,
+    ahead: Value,
 ) -> None:
-    """out[component, row] = constant + scale * (x_row . mean - norms[row] / 2), with norms[row] = |x_row|^2.
+    """out[component, row] = constant + scale * (x_row . mean + norms[row]), with norms[row] = -|x_row|^2 / 2.
 
-    With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density.
+    With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density. The rows that
+    follow `ahead` are asked for.
     """
     width = V * e.lanes
 
@@ -139,11 +149,11 @@ def product_density(
 
         def use(c: Value, v: int, dot: Value, p: Value = p) -> None:
             row = e.add(e.times(p, width), v * e.lanes)
-            value = e.fma(e.load(norms, row), e.constant(-0.5), dot)
-            value = e.fma(value, e.broadcast(scales, c), e.broadcast(constants, c))
+            value = e.fma(e.plus(e.load(norms, row), dot), e.broadcast(scales, c), e.broadcast(constants, c))
             e.store(value, out, e.add(e.times(c, stride), row))
 
-        over_pairs(e, e.at(panels, e.times(p, e.times(n, width))), n, k, term, use)
+        place = e.times(p, e.times(n, width))
+        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
 
 
 @micro

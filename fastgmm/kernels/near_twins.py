@@ -17,9 +17,9 @@ from fastgmm.kernels.twins import (
 
 
 def square_norms(panels: Array, count: int, n: int, out: Array) -> None:
-    """Squared lengths of the rows."""
+    """Minus half of the squared lengths of the rows."""
     x = rows_of(panels, count, n)
-    front(out, len(x))[:] = (x * x).sum(axis=1)
+    front(out, len(x))[:] = -0.5 * (x * x).sum(axis=1)
 
 
 def affine_density(
@@ -32,6 +32,7 @@ def affine_density(
     k: int,
     out: Array,
     stride: int,
+    ahead: Array,
 ) -> None:
     """out[c] = log_norm[c] - |scale_c * x + shift_c|^2 / 2."""
     x, shift = rows_of(panels, count, n), unpack_components(shifts, k, n, low=False)
@@ -52,12 +53,13 @@ def product_density(
     k: int,
     out: Array,
     stride: int,
+    ahead: Array,
 ) -> None:
-    """out[c] = constant_c + scale_c (x . mean_c - norms / 2)."""
+    """out[c] = constant_c + scale_c (x . mean_c + norms)."""
     x, mean = rows_of(panels, count, n), unpack_components(means, k, n, low=False)
-    half = 0.5 * front(norms, len(x)).astype(np.float64)
+    half = front(norms, len(x)).astype(np.float64)
     for c, log_density in enumerate(by_component(out, k, stride, len(x))):
-        log_density[:] = constants.reshape(-1)[c] + scales.reshape(-1)[c] * (x @ mean[c] - half)
+        log_density[:] = constants.reshape(-1)[c] + scales.reshape(-1)[c] * (x @ mean[c] + half)
 
 
 def square_rows(rows: Array, padded: int, count: int, out: Array) -> None:

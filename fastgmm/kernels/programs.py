@@ -161,14 +161,16 @@ def _shared_chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, f
     squares = _squares(means)
     near = squares.max() <= NEAR[dtype.itemsize] ** 2
     program, top = _start(density, dtype, near_tied_block if near else tied_block, padded, 0)
-    program.numbers[a.WHITE] = 1
     _about(program, centre)
     program.arrays[a.ORIGIN] = np.zeros(2 * d, dtype)
     program.arrays[a.FACTORS] = layout.pack_triangles(density.factor[None], dtype)
-    program.arrays[a.MEANS] = layout.pack_components(means, dtype)
     program.arrays[a.SCALES] = np.ones(k, dtype)
     if near:
+        program.arrays[a.MEANS] = layout.pack_components(means @ density.factor, dtype)
         program.arrays[a.LOG_NORM] = (density.log_norm - top - 0.5 * squares).astype(dtype)
+    else:
+        program.arrays[a.MEANS] = layout.pack_components(means, dtype)
+        program.numbers[a.WHITE] = 1
     return program, top
 
 

@@ -15,7 +15,18 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
-from fastgmm.kernels.workspace import begin_block, common_moments, finish_tile, load_tile, parameters, workspace
+from fastgmm.kernels.workspace import (
+    begin_block,
+    begin_tile,
+    common_moments,
+    finish_tile,
+    load_panel,
+    load_tile,
+    near_rows,
+    parameters,
+    rows_ahead,
+    workspace,
+)
 
 
 def spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
@@ -41,10 +52,16 @@ def near_spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-d
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     means, scales, constants = parameters(table, tag)
     norms = ws.values
-    for first in range(begin, end, TILE):
-        count, panels, total = load_tile(table, first, end, tag, ws)
-        near.square_norms(ws.panels, panels, d, norms)
-        near.product_density(ws.panels, panels, means, scales, constants, norms, d, k, ws.resp, TILE)
+    size = near_rows(table)
+    for first in range(begin, end, size):
+        count, total, panel = begin_tile(table, first, min(end, first + size), ws)
+        for start in range(0, total, panel):
+            load_panel(table, first, start, count, panel, tag, ws)
+            here = at(norms, start)
+            near.square_norms(ws.panels, 1, d, here)
+            ahead = rows_ahead(table, first + start, end, panel, tag)
+            out = at(ws.resp, start)
+            near.product_density(ws.panels, 1, means, scales, constants, here, d, k, out, TILE, ahead)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)

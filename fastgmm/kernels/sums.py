@@ -67,7 +67,7 @@ def _diag(program: Program, total: Float64, density: DensityLike) -> Moments:
 def _trace(program: Program, total: Float64, density: DensityLike) -> Moments:
     s0, s1 = zeroth_and_first(program, total)
     if program.centre is not None:
-        return _reference(program, density), s0, s1, np.array(second(program, total)[:, 0])
+        return _reference(program, density), s0, s1, -2.0 * second(program, total)[:, 0]  # `near.square_norms`
     s1 -= s0[:, None] * (density.means - common_centre(density))
     return density.means, s0, s1, np.array(second(program, total)[:, 0])
 

@@ -5,6 +5,9 @@ triangular product is paid once a row, not once a row and component:
 
     log p = log_norm_k - |z - W (mu_k - c)|^2 / 2        r = softmax(log p)        s0 += r    s1 += r (x - c)
 
+Where the components lie near the centre (`programs.py` decides), with u = x - c and m = W (mu_k - c), the distance is
+|W u|^2 - 2 u.(W'm) + |m|^2: W u is then wanted for its length alone, and the components see u itself.
+
 The scatter needs no pass of its own: sum of r (x - m_k)(x - m_k)' over all components is the total scatter about c,
 which does not change between iterations, minus the scatter of the means (`scatter_block` computes the former once).
 """
@@ -20,12 +23,16 @@ from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     begin_block,
+    begin_tile,
     common_moments,
     finish_tile,
     helper,
+    load_panel,
     load_tile,
     load_weights,
+    near_rows,
     parameters,
+    rows_ahead,
     workspace,
 )
 
@@ -55,16 +62,21 @@ def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
 
 
 def near_tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
-    """One block of rows, for components near one another: |z - m|^2 = |z|^2 - 2 z.m + |m|^2."""
+    """One block of rows, for components near one another: |W u - m|^2 = |W u|^2 - 2 u.W'm + |m|^2."""
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     means, factor, constants = parameters(table, tag)
-    ones, norms = pointer(table[a.SCALES], tag), ws.values
-    for first in range(begin, end, TILE):
-        count, panels, total = load_white(table, first, end, tag, ws, factor)
-        near.square_norms(ws.white, panels, d, norms)
-        near.product_density(ws.white, panels, means, ones, constants, norms, d, k, ws.resp, TILE)
+    ones, norms, origin = pointer(table[a.SCALES], tag), ws.values, pointer(table[a.ORIGIN], tag)
+    size = near_rows(table)
+    for first in range(begin, end, size):
+        count, total, panel = begin_tile(table, first, min(end, first + size), ws)
+        for start in range(0, total, panel):
+            load_panel(table, first, start, count, panel, tag, ws)
+            near.shifted_density(ws.panels, 1, origin, factor, d, origin, norms)
+            ahead = rows_ahead(table, first + start, end, panel, tag)
+            out = at(ws.resp, start)
+            near.product_density(ws.panels, 1, means, ones, constants, norms, d, k, out, TILE, ahead)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)

@@ -13,21 +13,6 @@ from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
 
 
-def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
-    """Eight vectors whose lanes are features in groups of 8, transposed within every group of 8 lanes."""
-    groups = range(0, e.lanes, 8)
-    for half in (1, 2, 4):
-        low = [g + (i if not i & half else e.lanes + i - half) for g in groups for i in range(8)]
-        high = [g + (i + half if not i & half else e.lanes + i) for g in groups for i in range(8)]
-        result = list(rows)
-        for i in range(8):
-            if not i & half:
-                result[i] = e.shuffle(rows[i], rows[i + half], low)
-                result[i + half] = e.shuffle(rows[i], rows[i + half], high)
-        rows = result
-    return rows
-
-
 @micro
 def copy_rows(e: Emitter, source: Value, n: Value, padded: Value, count: Value, total: Value, rows: Value) -> None:
     """rows[i] = source[i] padded with zeros, for i < count; the last row again for count <= i < total."""
@@ -50,33 +35,6 @@ def prefetch(e: Emitter, rows: Value, begin: Value, end: Value) -> None:
     """Ask for the elements `begin` to `end` - 1 of rows that will be copied soon; nothing changes."""
     with e.loop(begin, end, e.lanes) as i:
         e.prefetch(rows, i)
-
-
-@micro
-def transpose(e: Emitter, rows: Value, count: Value, n: Value, padded: Value, panels: Value) -> None:
-    """panels[p, j, i] = rows[p Q + i, j] for `count` rows, a multiple of Q; see `micro.py` for the layouts.
-
-    Columns move in groups of 8; of the last group, those that are padding are not written.
-    """
-    width = V * e.lanes
-    parts = e.lanes // 8
-    short = ir.VectorType(e.real, 8)
-    with e.loop(0, count, e.lanes) as t:
-        panel = e.builder.udiv(t, e.index(width))
-        inside = e.builder.sub(t, e.times(panel, width))
-        target = e.at(panels, e.add(e.times(panel, e.times(n, width)), inside))
-        with e.loop(0, n, 8) as j:
-            vectors = []
-            for i in range(8):
-                pieces = []
-                for part in range(parts):
-                    row = e.times(e.add(t, part * 8 + i), padded)
-                    address = e.builder.bitcast(e.at(rows, e.add(row, j)), short.as_pointer())
-                    pieces.append(e.builder.load(address, align=e.size))
-                vectors.append(pieces[0] if parts == 1 else e.shuffle(pieces[0], pieces[1], range(16)))
-            for i, column in enumerate(transposed(e, vectors)):
-                with e.when(e.builder.icmp_signed("<", e.add(j, i), n)):
-                    e.store(column, target, e.times(e.add(j, i), width))
 
 
 def make_softmax(*, roots: bool) -> Any:

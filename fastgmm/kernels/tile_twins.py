@@ -1,4 +1,4 @@
-"""Plain NumPy twins of the micro-kernels in `tile.py`; see `twins.py`."""
+"""Plain NumPy twins of the micro-kernels in `tile.py` and `entry.py`; see `twins.py`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ def copy_rows(source: Array, n: int, padded: int, count: int, total: int, rows: 
     out[:, :n] = front(source, count, n)[np.minimum(np.arange(total), count - 1)]
 
 
-def transpose(rows: Array, count: int, n: int, padded: int, panels: Array) -> None:
-    """Rows to panels."""
-    to_panels(front(rows, count, padded)[:, :n], panels)
+def enter_rows(
+    source: Array,
+    n: int,
+    padded: int,
+    count: int,
+    total: int,
+    centred: int,
+    centre: Array,
+    rows: Array,
+    panels: Array,
+) -> None:
+    """Rows about the centre, padded with zeros, the last row again for count <= i < total; and the same as panels."""
+    copy_rows(source, n, padded, count, total, rows)
+    if centred:
+        centre_rows(rows, centre, padded, total)
+    to_panels(front(rows, total, padded)[:, :n], panels)
 
 
 def _softmax(

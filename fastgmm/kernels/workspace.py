@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, tile
+from fastgmm.kernels import entry, micro, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
+NEAR_BYTES = 20 << 10  # of a first-level cache, for the rows and responsibilities of a tile of near components
 WORK_ROWS = TILE // V  # rows of Q elements that hold a panel of columns, (TILE, L)
 
 
@@ -151,12 +152,45 @@ def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Nu
     count = min(TILE, end - first)
     panels = (count + panel - 1) // panel
     total = panels * panel
-    tile.copy_rows(at(pointer(table[a.ROWS], tag), first * d), d, padded, count, total, ws.rows)
-    if table[a.COMMON] != 0:
-        tile.centre_rows(ws.rows, pointer(table[a.COMMON], tag), padded, total)
-    tile.transpose(ws.rows, total, d, padded, ws.panels)
+    given, centre = at(pointer(table[a.ROWS], tag), first * d), pointer(table[a.COMMON], tag)
+    entry.enter_rows(given, d, padded, count, total, table[a.COMMON], centre, ws.rows, ws.panels)
     load_weights(table, first, count, total, ws.weight)
     return count, panels, total
+
+
+@helper
+def near_rows(table):  # type: ignore[no-untyped-def]  # Numba code
+    """Rows of a tile whose rows and responsibilities stay in a first-level cache; TILE where no tile's would."""
+    row = (table[a.PADDED] + table[a.N_COMPONENTS]) * table[a.SIZE]
+    for parts in (1, 2, 4):
+        if TILE // parts * row <= NEAR_BYTES:
+            return TILE // parts
+    return TILE
+
+
+@helper
+def begin_tile(table, first, end, ws):  # type: ignore[no-untyped-def]  # Numba code
+    """Rows of the tile at row `first` and of its panels, and rows of a panel; the weights come in."""
+    panel = V * (VECTOR_BYTES // table[a.SIZE])
+    count = min(TILE, end - first)
+    total = (count + panel - 1) // panel * panel
+    load_weights(table, first, count, total, ws.weight)
+    return count, total, panel
+
+
+@helper
+def load_panel(table, first, start, count, panel, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
+    """Bring in the panel that begins at row `start` of a tile, to where every panel goes: it stays in the cache."""
+    d, padded = table[a.N_FEATURES], table[a.PADDED]
+    given, centre = at(pointer(table[a.ROWS], tag), (first + start) * d), pointer(table[a.COMMON], tag)
+    rows = at(ws.rows, start * padded)
+    entry.enter_rows(given, d, padded, min(panel, count - start), panel, table[a.COMMON], centre, rows, ws.panels)
+
+
+@helper
+def rows_ahead(table, row, end, panel, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """The rows to ask for while the panel at `row` is worked on: those after it, or its own at the end."""
+    return at(pointer(table[a.ROWS], tag), (row + panel if row + panel < end else row) * table[a.N_FEATURES])
 
 
 @helper

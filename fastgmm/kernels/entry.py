@@ -1,0 +1,83 @@
+"""How a tile of rows comes in: from the caller's array to rows and to panels, in one sweep.
+
+The plain twin is in `tile_twins.py`.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from fastgmm.kernels.micro import V
+from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
+
+
+def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
+    """Eight vectors whose lanes are features in groups of 8, transposed within every group of 8 lanes."""
+    groups = range(0, e.lanes, 8)
+    for half in (1, 2, 4):
+        low = [g + (i if not i & half else e.lanes + i - half) for g in groups for i in range(8)]
+        high = [g + (i + half if not i & half else e.lanes + i) for g in groups for i in range(8)]
+        result = list(rows)
+        for i in range(8):
+            if not i & half:
+                result[i] = e.shuffle(rows[i], rows[i + half], low)
+                result[i + half] = e.shuffle(rows[i], rows[i + half], high)
+        rows = result
+    return rows
+
+
+@micro
+def enter_rows(
+    e: Emitter,
+    source: Value,
+    n: Value,
+    padded: Value,
+    count: Value,
+    total: Value,
+    centred: Value,
+    centre: Value,
+    rows: Value,
+    panels: Value,
+) -> None:
+    """rows[i] = source[i] - centre, padded with zeros, and panels[p, j, i] = rows[p Q + i, j], for i < total.
+
+    `total` is a multiple of Q; for i >= count the last row is taken. `centre` is padded like a row and its low part
+    follows (float32); it is read only if `centred` is not 0. Nothing outside the `count` rows is read.
+    """
+    b = e.builder
+    width = V * e.lanes
+    short = ir.VectorType(e.real, 8)
+    zeros = ir.Constant(short, [0.0] * 8)
+    numbers = ir.VectorType(I64, 8)
+    iota = ir.Constant(numbers, list(range(8)))
+    masked_load = f"llvm.masked.load.v8f{8 * e.size}.p0"
+    subtract = b.icmp_signed("!=", centred, e.index(0))
+    last = b.sub(count, e.index(1))
+
+    def address(pointer: Value, place: Value) -> Value:
+        return b.bitcast(e.at(pointer, place), short.as_pointer())
+
+    with e.loop(0, total, e.lanes) as t:
+        places = [e.add(t, i) for i in range(e.lanes)]
+        takes = [e.at(source, e.times(b.select(b.icmp_signed("<", i, last), i, last), n)) for i in places]
+        panel = b.udiv(t, e.index(width))
+        target = e.at(panels, e.add(e.times(panel, e.times(n, width)), b.sub(t, e.times(panel, width))))
+        with e.loop(0, padded, 8) as j:  # the last of these may lie beyond the features altogether
+            centres = [e.variable(zeros) for _ in range(1 if e.real == DOUBLE else 2)]
+            with e.when(subtract):
+                for part, c in enumerate(centres):
+                    e.set(c, b.load(address(centre, e.add(j, e.times(padded, part))), align=e.size))
+            left = b.insert_element(ir.Constant(numbers, ir.Undefined), b.sub(n, j), ir.Constant(I32, 0))
+            mask = b.icmp_signed("<", iota, e.shuffle(left, left, [0] * 8))
+            given = []
+            for take, place in zip(takes, places, strict=True):
+                x = e.call(masked_load, short, [address(take, j), ir.Constant(I32, e.size), mask, zeros])
+                for c in centres:
+                    x = b.fsub(x, e.get(c))
+                e.store(x, rows, e.add(e.times(place, padded), j))
+                given.append(x)
+            if e.lanes > 8:
+                given = [e.shuffle(given[i], given[8 + i], range(16)) for i in range(8)]
+            for i, column in enumerate(transposed(e, given)):
+                with e.when(b.icmp_signed("<", e.add(j, i), n)):
+                    e.store(column, target, e.times(e.add(j, i), width))
