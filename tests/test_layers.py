@@ -21,7 +21,7 @@ PACKAGE = TOP / "fastgmm"
 
 # From the ground up; a unit is a module or a folder directly under fastgmm/.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "constants", "typing", "validation", "files", "pieces"}),
+    frozenset({"errors", "constants", "typing", "validation", "files", "pieces", "threads"}),
     frozenset({"archive", "kernels"}),
     frozenset({"stats", "density", "params"}),
     frozenset({"covariance", "nearest"}),

@@ -17,7 +17,7 @@ import pytest
 from fastgmm import covariance, passes
 from fastgmm.covariance import FAMILIES
 from fastgmm.data import as_rows
-from fastgmm.kernels import _jit, fold, runner
+from fastgmm.kernels import _jit, fold, runner, team
 from fastgmm.kernels import arguments as a
 from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
@@ -118,13 +118,13 @@ def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
     rows = as_rows(x, w)
     usual = all_passes(rows, density, kind)
     launches = []
-    real = runner.launch
+    real = team.launch
 
     def counted(*arguments):
         launches.append(arguments)
         real(*arguments)
 
-    monkeypatch.setattr(runner, "launch", counted)
+    monkeypatch.setattr(team, "launch", counted)
     row = runner.row_seconds(3, d)
     for tiles in (1, 3):
         launches.clear()

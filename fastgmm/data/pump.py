@@ -1,38 +1,31 @@
 """Reading ahead: one thread fills buffers while the caller computes on another one.
 
-1. There are ``prefetch + 1`` buffers: the caller holds one, the thread fills one, the rest wait full. They are used
-   again and again, so a block is valid only until the next one is asked for.
+1. There are ``prefetch + 1`` buffers: the caller holds one or two, the thread fills one, the rest wait full. They are
+   used again and again. With three buffers or more a block is valid until the second one after it is asked for, so that
+   a caller can begin with a block before it is done with the one before; with two, until the next is asked for.
 2. The thread lives as long as the pass: it ends with the last block, or when the generator is closed, by an exception
    in the caller (Ctrl-C too) or by its collection. It opens the files itself, so nothing survives a fork half open.
-3. Where there is no room for a thread, the caller reads by itself. That is found out beforehand: a thread whose stack
-   just fits, and nothing else, never says that it has begun, and CPython waits for that for ever.
+3. Where there is no room for a thread, the caller reads by itself.
 4. What goes wrong in the thread is raised in the caller, at the place where the block would have come.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
 from fastgmm.data.room import room
+from fastgmm.threads import begun
 from fastgmm.typing import Float64Array, FloatArray, RowBlock
 
 JOIN_SECONDS = 10.0
 """How long a pass waits for its thread to notice that it is over. A thread that hangs in the caller's own iterator, or
 in a file system that has gone away, is left behind: it is a daemon and ends with the process."""
-
-
-THREAD_ROOM = 1 << 21
-"""Bytes that a thread needs to begin, beside its stack; a few thousand would do."""
-
-LARGEST_STACK = 1 << 23
-"""Bytes of a stack where the system names no limit."""
 
 
 class Buffer(NamedTuple):
@@ -92,40 +85,24 @@ def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
             full.put(error)
 
     thread = threading.Thread(target=work, name="fastgmm-reader", daemon=True)
-    if not _begun(thread):
+    if not begun(thread):
         for block, buffer in read(take):
             yield block
             free.put(buffer)
         return
+    held: deque[Buffer] = deque()
+    most = 2 if len(buffers) > 2 else 1
     try:
         while (item := full.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item[0]
-            free.put(item[1])
+            held.append(item[1])
+            if len(held) == most:
+                free.put(held.popleft())
     finally:
         stopped.set()
         free.put(None)
         thread.join(JOIN_SECONDS)
         if thread.is_alive():
             buffers.clear()  # it may still write to them
-
-
-def _begun(thread: threading.Thread) -> bool:
-    """Start a thread; False where the system has no room for it."""
-    with suppress(OSError, ValueError, RuntimeError):
-        private = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
-        mmap.mmap(-1, _stack_bytes() + THREAD_ROOM, **private).close()
-        thread.start()
-        return True
-    return False
-
-
-def _stack_bytes() -> int:
-    """Size of a new thread's stack, bytes, or more."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return LARGEST_STACK
-    limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
-    return max(threading.stack_size(), LARGEST_STACK if limit == resource.RLIM_INFINITY else limit)

@@ -95,6 +95,11 @@ class StreamRows:
         return tuple(part.source for part in self._parts)
 
     @property
+    def reads_ahead(self) -> bool:
+        """Whether a thread reads while the caller computes, and a block is valid while the caller has the next one."""
+        return self._selection.prefetch > 1 and self.n_rows > self._rows_of_a_block
+
+    @property
     def n_bytes(self) -> int | None:
         """Size of all rows in memory; None where their number is not known yet."""
         counts = [part.n_rows for part in self._parts]
@@ -106,6 +111,10 @@ class StreamRows:
     @property
     def _row_bytes(self) -> int:
         return self.n_features * self.dtype.itemsize + 8 * self.weighted
+
+    @property
+    def _rows_of_a_block(self) -> int:
+        return max(self._selection.block_bytes // self._row_bytes, 1)
 
     def _known(self) -> Facts:
         if self._facts is None:
@@ -240,8 +249,8 @@ class StreamRows:
     def _blocks(self, multiple: int, *, drop: bool) -> Iterator[RowBlock]:
         facts = self._known()
         count = facts.n_rows if drop else facts.n_given
-        size = max(self._selection.block_bytes // self._row_bytes // multiple, 1) * multiple
-        if count <= max(self._selection.block_bytes // self._row_bytes, 1):
+        size = max(self._rows_of_a_block // multiple, 1) * multiple
+        if count <= self._rows_of_a_block:
             self._check_stamps()
             if not drop or self._kept_block is None:
                 # Room to spare, so that rows of weight 0 behind the last one need no second buffer.

@@ -101,6 +101,33 @@ def _parallel(address: int, table: int, items: int, workers: int, counter: int) 
             item = _next_item(counter)
 
 
+def _draw(address: int, table: int, items: int, worker: int, counter: int) -> None:
+    item = _next_item(counter)
+    while item < items:
+        _call_block(address, table, item, worker)
+        item = _next_item(counter)
+
+
+@functools.cache
+def _drawer() -> Any:
+    function = numba.njit(_draw, nogil=True, error_model="numpy")
+    attach(function)
+    function.compile("void(int64, int64, int64, int64, int64)")
+    return function
+
+
+def draw_items(address: int, table: int, items: int, worker: int, counter: int) -> None:
+    """Take part in a launch as one of its workers: call a block for items that are drawn from a counter.
+
+    Parameters
+    ----------
+    address, table, counter : int
+        Addresses of the block, of its table, and of an int64 that holds the next item.
+    items, worker : int
+    """
+    _drawer()(address, table, items, worker, counter)
+
+
 @functools.cache
 def _launcher(parallel: bool) -> Any:
     function = numba.njit(_parallel if parallel else _serial, nogil=True, parallel=parallel, error_model="numpy")

@@ -9,6 +9,7 @@ n blocks need about log16(n) + 1 sums in memory.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,52 @@ def counter_digits(stack: npt.NDArray[np.float64], length: int, unit: int, end: 
         count //= RADIX
         level += 1
     return found[::-1]
+
+
+class Counter:
+    """Sums the blocks from `begin` on, as they come.
+
+    Parameters
+    ----------
+    stack : ndarray of float64
+        Room for as many levels as there will be digits.
+    length : int
+        Numbers in a partial.
+    begin : int
+        The first block.
+    """
+
+    def __init__(self, stack: npt.NDArray[np.float64], length: int, begin: int) -> None:
+        self._stack, self._length = stack, length
+        self._done = self._unit = begin
+        self._end = begin + unit_blocks(begin)
+        self._digits: list[Digit] = []
+
+    def push(self, table: npt.NDArray[np.int64], count: int, add: Callable[[], None]) -> None:
+        """Add `count` partials.
+
+        Parameters
+        ----------
+        table : ndarray of int64
+            Its SLOTS say where the first is; changed.
+        count : int
+        add : callable
+            Runs `fold_block` for all segments.
+        """
+        while count:  # once, where the run begins at block 0
+            take = min(count, self._end - self._done)
+            table[a.COUNT], table[a.DEPTH] = take, self._done - self._unit
+            add()
+            table[a.SLOTS] += take * self._length * 8
+            count, self._done = count - take, self._done + take
+            if self._done == self._end:
+                (digit,) = counter_digits(self._stack, self._length, self._unit, self._done)
+                self._digits.append(digit._replace(values=digit.values.copy()))
+                self._unit, self._end = self._done, self._done + unit_blocks(self._done)
+
+    def digits(self) -> list[Digit]:
+        """Return the sums, in order."""
+        return [*self._digits, *counter_digits(self._stack, self._length, self._unit, self._done)]
 
 
 def total(digits: list[Digit], length: int) -> npt.NDArray[np.float64]:

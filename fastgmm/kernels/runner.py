@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +24,9 @@ import numpy.typing as npt
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import ALIGNMENT, TILE
-from fastgmm.kernels.fold import Digit, counter_digits, fold_block, n_levels, total, unit_blocks
+from fastgmm.kernels.fold import Counter, Digit, fold_block, n_levels, total
 from fastgmm.kernels.layout import padded_width
+from fastgmm.kernels.team import Crew, OpenMP, Wave, new_wave, team
 from fastgmm.kernels.workspace import workspace_bytes
 from fastgmm.pieces import pieces
 
@@ -37,6 +40,7 @@ SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it
 BLOCK_SECONDS = 3.5e-4  # of a block, roughly: clearing and folding its partial takes microseconds
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
 SEGMENT = 1 << 15  # elements that one task folds
+OPEN_MP = OpenMP()
 _BYTE: Any = ctypes.c_char
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
 
@@ -147,55 +151,61 @@ class Runner:
         block = block_rows(program.n_components, program.n_features, program.slot_length)
         length = partial_length(program, mode)
         table = self._table(program, mode, block, length, -(-rows.n_rows // block))
-        workers, first_slot = self._workers, table[a.SLOTS]
+        workers = self._workers
         code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
         fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
-        wave = min(most_slots(workers, length), int(LAUNCH_SECONDS * workers / (block * row)))
-        wave = max(wave // workers, 1) * workers  # the same number of blocks for every thread
         # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
         # Half tiles of the largest models round differently, but which models these are depends on shapes only.
         tile = TILE if row * TILE < TILE_SECONDS else TILE // 2
         part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * tile)
-        digits: list[Digit] = []
-        done = unit = begin
-        end = unit + unit_blocks(unit)
-        for part in _in_precision(rows.blocks(block), program.dtype, block):
-            x, weight = part.x, part.weight
-            table[a.ROWS] = address(x)
-            table[a.WEIGHTS] = 0 if weight is None else address(weight)
-            table[a.N_ROWS] = x.shape[0]
-            if out is not None:
-                table[a.OUT] = address(out[part.first : part.first + x.shape[0]])
-            blocks = -(-x.shape[0] // block)
-            team = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
-            if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
-                table[a.FIRST_BLOCK] = 0
-                _launch_parts(code, table, 1, 1, part_rows)
-                return [Digit(0, begin, 1, self._slots[:length])]
-            for first in range(0, blocks, wave):
-                count = min(wave, blocks - first)
-                table[a.FIRST_BLOCK] = first
-                _launch_parts(code, table, count, team, part_rows)
-                slot = 0
-                while slot < count:  # once, where the run begins at block 0
-                    take = min(count - slot, end - done)
-                    table[a.SLOTS] = first_slot + slot * length * 8
-                    table[a.COUNT], table[a.DEPTH] = take, done - unit
-                    launch(fold, table, -(-length // SEGMENT), team)
-                    slot, done = slot + take, done + take
-                    if done == end:
-                        (digit,) = counter_digits(self._stack, length, unit, done)
-                        digits.append(digit._replace(values=digit.values.copy()))
-                        unit, end = done, done + unit_blocks(done)
-                table[a.SLOTS] = first_slot
-        return [*digits, *counter_digits(self._stack, length, unit, done)]
+        sums = Counter(self._stack, length, begin)
+
+        def finish(wave: Wave) -> None:
+            crew.finish(wave)
+            threads = wave.threads if crew.ahead == 1 else 1  # the others are at work on the next wave
+            sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // SEGMENT), threads))
+
+        with self._crew(rows) as crew:
+            ahead = crew.ahead if part_rows == block and self._n_slots >= crew.ahead * workers else 1
+            most = min(self._n_slots // ahead, int(LAUNCH_SECONDS * workers / (block * row)))
+            most = max(most // workers, 1) * workers  # the same number of blocks for every thread
+            waves: deque[Wave] = deque()
+            place = 0  # of the next wave's partials: with two waves at a time, each has its half
+            for part in _in_precision(rows.blocks(block), program.dtype, block):
+                x, weight = part.x, part.weight
+                blocks = -(-x.shape[0] // block)
+                threads = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
+                for first in range(0, blocks, most):
+                    own = table.copy()
+                    own[a.ROWS] = address(x)
+                    own[a.WEIGHTS] = 0 if weight is None else address(weight)
+                    own[a.N_ROWS], own[a.FIRST_BLOCK] = x.shape[0], first
+                    own[a.SLOTS] += place * most * length * 8
+                    if out is not None:
+                        own[a.OUT] = address(out[part.first : part.first + x.shape[0]])
+                    place = (place + 1) % ahead
+                    wave = new_wave(code, own, min(most, blocks - first), threads, part_rows, part)
+                    crew.begin(wave)
+                    if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
+                        crew.finish(wave)
+                        return [Digit(0, begin, 1, self._slots[:length])]
+                    waves.append(wave)
+                    if len(waves) == ahead:
+                        finish(waves.popleft())
+            for wave in waves:
+                finish(wave)
+        return sums.digits()
+
+    def _crew(self, rows: Any) -> AbstractContextManager[Crew]:
+        """Beside a thread that reads ahead, one whose threads sleep while they wait."""
+        return team(self._workers) if self._workers > 1 and reads_ahead(rows) else nullcontext(OPEN_MP)
 
     def _table(self, program: Program, mode: int, block: int, length: int, blocks: int) -> npt.NDArray[np.int64]:
         """The table for a program; what does not change from pass to pass is kept."""
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
         threads = 1 if blocks <= 1 or self._threads == 1 else min(self._threads or blocks, blocks, n_threads())
-        slots = min(most_slots(threads, length), max(blocks, 1))
+        slots = self._n_slots = min(most_slots(threads, length), max(blocks, 1))
         shape = (k, d, size, slots, n_levels(blocks), threads, program.numbers.get(a.WHITE, 0))
         if shape != self._shape or length > self._length:
             self._allocate(shape, length)
@@ -229,12 +239,9 @@ class Runner:
         table[a.STACK], table[a.SEGMENT] = address(self._stack), SEGMENT
 
 
-def _launch_parts(code: int, table: npt.NDArray[np.int64], count: int, team: int, part_rows: int) -> None:
-    """Do `count` blocks, at most `part_rows` rows of each in one launch."""
-    table[a.PART_ROWS] = part_rows
-    for first in range(0, min(int(table[a.BLOCK_ROWS]), int(table[a.N_ROWS])), part_rows):
-        table[a.PART_FIRST] = first
-        launch(code, table, count, team)
+def reads_ahead(rows: Any) -> bool:
+    """Whether a thread of its own reads these rows, so that a block is valid while the caller has the next one, too."""
+    return bool(getattr(rows, "reads_ahead", False))
 
 
 def address(array: npt.NDArray[Any]) -> int:
