@@ -14,6 +14,7 @@ import pytest
 from fastgmm import GaussianMixture, Mixture, covariance, passes
 from fastgmm.data import as_rows
 from fastgmm.kernels import arguments, fold, programs, runner
+from fastgmm.kernels.matrix_full import extra_bytes
 from fastgmm.kernels.workspace import workspace_bytes
 
 TOP = Path(__file__).parents[1]
@@ -59,6 +60,13 @@ def test_stated_workspace(k, d):
     """`about 8 * 192 * (3 D + K + 16)` bytes."""
     stated = 8 * arguments.TILE * (3 * d + k + 16)
     assert workspace_bytes(k, d, d, 8, 0) == pytest.approx(stated, rel=0.25)
+
+
+@pytest.mark.parametrize("d", [49, 64, 65, 784])
+def test_stated_workspace_of_matrix_units(d):
+    """81 KiB, and 36 KiB for every 32 features begun."""
+    assert extra_bytes(d) == (81 + 36 * -(-d // 32)) << 10
+    assert "81 KiB, and 36 KiB for every 32 features begun" in (TOP / "docs" / "memory.md").read_text()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="the photographs need pillow")

@@ -14,6 +14,8 @@ from fastgmm.kernels import (
     entry,
     gram,
     layout,
+    matrix,
+    matrix_twins,
     micro,
     near,
     near_twins,
@@ -60,11 +62,11 @@ class Guarded:
         np.testing.assert_array_equal(self.whole[-GUARD:], SENTINEL)
 
 
-def compare(kernel, twin, *given, scratch=(), exact=False):
+def compare(kernel, twin, *given, scratch=(), exact=False, run=compiled):
     """Run both on copies of the same arguments and compare every array, but those at the places in `scratch`."""
     guards = [Guarded(g) if isinstance(g, np.ndarray) else g for g in given]
     mine = [np.array(g).ravel() if isinstance(g, np.ndarray) else g for g in given]
-    compiled(kernel)(tuple(g.inner if isinstance(g, Guarded) else g for g in guards))
+    run(kernel)(tuple(g.inner if isinstance(g, Guarded) else g for g in guards))
     twin(*mine)
     single = any(isinstance(g, np.ndarray) and g.dtype == np.float32 for g in given)
     tolerance = 0.0 if exact else 2e-5 if single else 2e-13
@@ -111,9 +113,10 @@ def kernels_of(module):
 def test_every_kernel_has_a_twin():
     names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products)
     names |= kernels_of(entry) | kernels_of(tile)
+    names |= kernels_of(matrix)
     names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
     assert len(names) > 15
-    plain = set(dir(twins)) | set(dir(tile_twins)) | set(dir(near_twins))
+    plain = set(dir(twins)) | set(dir(tile_twins)) | set(dir(near_twins)) | set(dir(matrix_twins))
     assert names <= plain, f"no twin in kernels/*twins.py: {sorted(names - plain)}"
 
 

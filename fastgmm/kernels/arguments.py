@@ -36,6 +36,7 @@ ALIGNMENT = 64  # bytes
     SCALES,
     ORIGIN,  # of a pass about one centre: zeros, its mean there
     WHITE,  # 1 where the workspace needs `white` and `squares`, else 0
+    EXTRA,  # bytes of the workspace's `extra`
     CUT,
     COMMON,  # of a pass about one centre: address of the centre, else 0
     WIDE_MEANS,  # means as the moments' kernels read them
@@ -63,7 +64,7 @@ ALIGNMENT = 64  # bytes
     ROUNDS,  # passes at most
     FAILED,  # of factors: address of the pivots that were none
     N_SLOTS_IN_TABLE,
-) = range(44)
+) = range(45)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

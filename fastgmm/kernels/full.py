@@ -36,6 +36,15 @@ CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest
 
 
 @helper
+def dense_tile(ws, total, k):  # type: ignore[no-untyped-def]  # Numba code
+    """Whether most pairs of row and component count.
+
+    The same on every machine: it depends on the tile's rows and the parameters alone.
+    """
+    return 5 * ws.found[0] >= 3 * total * k
+
+
+@helper
 def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
     """Rows between gathering and summing: what fits into the cache, or, where too few would, enough for long loops."""
     rows = CACHE // row_bytes // 8 * 8
@@ -134,7 +143,7 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
-            prefetch_tile(table, first, end, tag, c)
+            prefetch_tile(table, first, end, tag, c, c + 1)
             micro.triangular_density(
                 ws.panels,
                 panels,
@@ -160,7 +169,7 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
-            prefetch_tile(table, first, end, tag, c)
+            prefetch_tile(table, first, end, tag, c, c + 1)
             near.shifted_density(
                 ws.panels,
                 panels,
@@ -173,8 +182,7 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue
-        # the same choice on every machine: it depends on the tile's rows and the parameters alone
-        dense = 5 * ws.found[0] >= 3 * total * k
+        dense = dense_tile(ws, total, k)
         if dense and table[a.SHARED] == a.BY_PRODUCTS:
             moments_by_products(table, total, tag, ws, slot)
         else:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import layout
+from fastgmm.kernels import layout, matrix_units
 from fastgmm.kernels.diag import diag_block, near_diag_block
 from fastgmm.kernels.full import full_block, near_full_block
+from fastgmm.kernels.matrix_full import extra_bytes, matrix_full_block, pack_factors, pack_shifts
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST, make_block
@@ -31,6 +32,10 @@ element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of s
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
 """From so many components on, and up to so many features, moments are taken from products that components share: with
 fewer components forming the products costs more than it saves; with more features little of the triangle is padding."""
+
+MODERATE = 1e-12, 1e12
+"""Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of
+the spread is still a number."""
 
 NEVER_CUT = {8: -700.0, 4: -80.0}  # the range of the kernels' exp, by element size
 
@@ -95,13 +100,18 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
         shared = _shared(k, d) if near else 0
         length, lanes = layout.moment_length(d, size), VECTOR_BYTES // size
         products = layout.product_vectors(d, lanes) if shared == a.BY_PRODUCTS else np.empty((0, 3), np.int64)
-        body = near_full_block if near else full_block
+        units = near and shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor)
+        body = matrix_full_block if units else near_full_block if near else full_block
         program, top = _start(density, dtype, body, padded, length + len(products) * lanes)
-        factors = layout.pack_triangles(density.factor, dtype)
+        factors = pack_factors(density.factor) if units else layout.pack_triangles(density.factor, dtype)
         program.arrays[a.FACTORS] = factors
         program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
         if near:
             _about(program, centre)
+            if body is matrix_full_block:
+                program.arrays[a.MEANS] = pack_shifts(-shifts)
+                program.numbers[a.EXTRA] = extra_bytes(d)
+                return program, top
             program.arrays[a.MEANS] = (-shifts).astype(dtype)
             program.arrays[a.VECTORS] = products
             program.numbers.update({a.SHARED: shared, a.PRODUCTS: length, a.N_VECTORS: len(products)})
@@ -188,6 +198,12 @@ def _shared(k: int, d: int) -> int:
     return a.BY_PRODUCTS if k >= PRODUCT_COMPONENTS else 0
 
 
+def _moderate(factors: Float64) -> bool:
+    """Whether the data's spread, and 2^-16 of it, are far from what matrix units take for zero."""
+    scales = np.abs(np.diagonal(factors, axis1=1, axis2=2))
+    return bool(scales.min() > MODERATE[0] and scales.max() < MODERATE[1])
+
+
 def _products(factors: Float64, vectors: Float64) -> Float64:
     """W_k v_k for every component, (K, D)."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -232,6 +248,7 @@ BODIES: dict[str, Any] = {
     "near spherical": near_spherical_block,
     "tied": tied_block,
     "near full": near_full_block,
+    "matrix full": matrix_full_block,
     "near tied": near_tied_block,
     "scatter": scatter_block,
     "small": make_block,  # of the number of features
@@ -241,6 +258,12 @@ BODIES: dict[str, Any] = {
 
 def body_of(name: str, n_features: int) -> Any:
     """The body of that name."""
+    if name == "matrix full" and not matrix_units.available():
+        msg = (
+            "this process has no matrix units (AMX), but the pass it was sent is for such: set the environment "
+            f"variable {matrix_units.SWITCH}=0 where the fit runs, so that it does without"
+        )
+        raise RuntimeError(msg)
     return make_block(n_features) if name == "small" else BODIES[name]
 
 

@@ -206,7 +206,8 @@ class Runner:
         k, d, size = program.n_components, program.n_features, program.dtype.itemsize
         threads = 1 if blocks <= 1 or self._threads == 1 else min(self._threads or blocks, blocks, n_threads())
         slots = self._n_slots = min(most_slots(threads, length), max(blocks, 1))
-        shape = (k, d, size, slots, n_levels(blocks), threads, program.numbers.get(a.WHITE, 0))
+        more = program.numbers.get(a.WHITE, 0), program.numbers.get(a.EXTRA, 0)
+        shape = (k, d, size, slots, n_levels(blocks), threads, *more)
         if shape != self._shape or length > self._length:
             self._allocate(shape, length)
         table = self._fixed.copy()
@@ -220,8 +221,8 @@ class Runner:
         table[a.MOMENT_LENGTH] = program.moment_length
         return table
 
-    def _allocate(self, shape: tuple[int, int, int, int, int, int, int], length: int) -> None:
-        k, d, size, slots, levels, threads, white = shape
+    def _allocate(self, shape: tuple[int, ...], length: int) -> None:
+        k, d, size, slots, levels, threads, white, extra = shape
         padded = padded_width(d, size)
         self._shape, self._length, self._workers = shape, length, threads
         self._slots = aligned_empty(slots * length * 8).view(np.float64)
@@ -230,7 +231,7 @@ class Runner:
             if array.nbytes > TOUCH_BYTES:
                 for some in pieces(array):  # or the first launch would wait for the system to find the memory
                     array[some][:: PAGE // 8] = 0.0
-        scratch_bytes = workspace_bytes(k, d, padded, size, white)
+        scratch_bytes = workspace_bytes(k, d, padded, size, white, extra)
         self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()
         table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size

@@ -51,11 +51,15 @@ class Workspace(NamedTuple):
     live: Any  # (TILE + lanes,) int32
     found: Any  # (1,) int64
     groups: Any  # (K,) int64
+    extra: Any  # as many bytes as the table says: what matrix units read and write
 
 
 @functools.lru_cache(maxsize=64)
-def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int) -> int:
-    """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 16), with `white` up to twice that."""
+def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int, extra: int = 0) -> int:
+    """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 16), with `white` up to twice that.
+
+    `extra` comes on top (`matrix_full.extra_bytes`).
+    """
     lanes = VECTOR_BYTES // size
     return (
         aligned(TILE * padded * size)
@@ -69,6 +73,7 @@ def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, 
         + aligned((TILE + lanes) * 4)
         + aligned(8)
         + aligned(n_components * 8)
+        + aligned(extra)
     )
 
 
@@ -107,9 +112,10 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     found = int64_pointer(base)
     base += aligned_(8)
     groups = int64_pointer(base)
-    return Workspace(
-        rows, centred, panels, white, work, resp, squares, scale, values, weight, logs, labels, live, found, groups
-    )
+    base += aligned_(k * 8)
+    extra = pointer(base, tag)
+    rest = (values, weight, logs, labels, live, found, groups, extra)
+    return Workspace(rows, centred, panels, white, work, resp, squares, scale, *rest)
 
 
 @helper
@@ -194,12 +200,12 @@ def rows_ahead(table, row, end, panel, tag):  # type: ignore[no-untyped-def]  # 
 
 
 @helper
-def prefetch_tile(table, first, end, tag, c):  # type: ignore[no-untyped-def]  # Numba code
-    """Ask for component c's share of the rows of the tile after the one at `first`, so that it is there when needed."""
+def prefetch_tile(table, first, end, tag, c, last):  # type: ignore[no-untyped-def]  # Numba code
+    """Ask for the share of components c .. last - 1 of the rows of the tile after the one at `first`, ahead of need."""
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     begin = (first + TILE) * d
     length = min(end * d - begin, TILE * d)
-    tile.prefetch(pointer(table[a.ROWS], tag), begin + length * c // k, begin + length * (c + 1) // k)
+    tile.prefetch(pointer(table[a.ROWS], tag), begin + length * c // k, begin + length * last // k)
 
 
 @helper

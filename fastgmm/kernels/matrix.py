@@ -1,0 +1,325 @@
+"""Micro-kernels on matrix units (`matrix_units.py`): float32 densities and moments about a common centre.
+
+Layouts, in float32 elements; B = ceil(D / 16) blocks and S = ceil(D / 32) steps of features, R = ceil(T / 32) of rows:
+
+* columns: (R, S, 2, parts, tile), right factors of the density: terms are features, columns are two times 16 rows;
+* factors: for block i of a triangle's rows and step s <= i / 2 the three parts of a left factor, one after another;
+* halves: (R, B, parts, tile), right factors of the moments: terms are rows t and t + 16, columns are features;
+* weighted: (2, R, parts, tile), left factors of the moments for two blocks of features in turn;
+* moments: as `micro.rank_update` packs them, which for vectors of 16 means: row i of the triangle begins at
+  128 b (b + 1) + (i mod 16) 16 (b + 1) with b = i / 16, and has 16 (b + 1) columns.
+
+The units work beside the rest of the processor: what is done with a sum, and the next factors, come between products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastgmm.kernels.matrix_units import (
+    PRODUCTS,
+    SIDE,
+    STEP_FLOATS,
+    TERMS,
+    TILE_FLOATS,
+    awake,
+    clear,
+    configure,
+    keep,
+    multiply_add,
+    paired,
+    release,
+    split,
+)
+from fastgmm.kernels.micro import V, add_to
+from fastgmm.kernels.simd import Emitter, Value, micro
+
+WIDTH = V * SIDE  # rows of a panel
+PAIR = 2  # products of a step that share a left factor
+
+
+def _blocks(e: Emitter, n: Value, size: int) -> Value:
+    return e.builder.udiv(e.add(n, size - 1), e.index(size))
+
+
+def _at_most(e: Emitter, a: Value, b: Value) -> Value:
+    return e.builder.select(e.builder.icmp_signed("<", a, b), a, b)
+
+
+def _in_panels(e: Emitter, vector: Value, n: Value) -> Value:
+    """Where in panels the vector of rows 16 `vector` .. begins; its features lie `WIDTH` apart."""
+    panel = e.builder.udiv(vector, e.index(V))
+    return e.add(e.times(e.times(panel, n), WIDTH), e.times(e.builder.urem(vector, e.index(V)), SIDE))
+
+
+@micro
+def begin_units(e: Emitter, any_pointer: Value) -> None:
+    """Set the units up in this thread."""
+    configure(e)
+
+
+@micro
+def end_units(e: Emitter, any_pointer: Value) -> None:
+    """Give them back."""
+    release(e)
+
+
+@micro
+def split_columns(e: Emitter, panels: Value, count: Value, n: Value, out: Value) -> None:
+    """`columns` of `count` rows, a multiple of 16."""
+    steps = _blocks(e, n, TERMS)
+    whole = e.builder.udiv(n, e.index(2))
+    last = e.builder.udiv(e.add(n, 1), e.index(2))
+    zero = split(e, e.zero())
+    vectors = e.builder.udiv(count, e.index(SIDE))
+    with e.loop(0, vectors) as v:
+        source = e.at(panels, _in_panels(e, v, n))
+        pair, inside = e.builder.udiv(v, e.index(PAIR)), e.builder.urem(v, e.index(PAIR))
+        target = e.at(out, e.add(e.times(e.times(pair, steps), PAIR * STEP_FLOATS), e.times(inside, STEP_FLOATS)))
+
+        def place(q: Value, target: Value = target) -> Value:
+            """Row of pair q of features, in the tile of its step."""
+            step = e.builder.udiv(q, e.index(TERMS // 2))
+            row = e.builder.urem(q, e.index(TERMS // 2))
+            return e.at(target, e.add(e.times(step, PAIR * STEP_FLOATS), e.times(row, SIDE)))
+
+        def feature(j: Value, source: Value = source) -> list[Value]:
+            return split(e, e.load(source, e.times(j, WIDTH)))
+
+        with e.loop(0, whole) as q:
+            paired(e, feature(e.times(q, 2)), feature(e.add(e.times(q, 2), 1)), place(q))
+        with e.loop(whole, last) as q:
+            paired(e, feature(e.times(q, 2)), zero, place(q))
+        with e.loop(last, e.times(steps, TERMS // 2)) as q:
+            paired(e, zero, zero, place(q))
+
+
+@micro
+def matrix_density(
+    e: Emitter,
+    columns: Value,
+    shifts: Value,
+    factors: Value,
+    length: Value,
+    n: Value,
+    k: Value,
+    log_norm: Value,
+    work: Value,
+    out: Value,
+    stride: Value,
+) -> None:
+    """out[component, row] = log_norm - |W x_row + shift|^2 / 2 for 32 rows and all of `k` components.
+
+    `columns` are those of the 32 rows, so small that they stay in the first-level cache. `shifts` have whole blocks,
+    filled with zeros, `factors` lie `length` elements apart, the components of `out` `stride`. `work` has room for four
+    tiles.
+    """
+    blocks = _blocks(e, n, SIDE)
+    with e.loop(0, k) as c:
+        shift = e.at(shifts, e.times(c, e.times(blocks, SIDE)))
+        squares = [e.variable(e.zero()) for _ in range(PAIR)]
+        left = e.variable(e.at(factors, e.times(c, length)))
+
+        def use(i: Value, turn: int, rows: range, squares: list[Value] = squares, shift: Value = shift) -> None:
+            """Square some rows of block i's sums."""
+            for r in rows:
+                start = e.broadcast(shift, e.add(e.times(i, SIDE), r))
+                for g in range(PAIR):
+                    y = e.plus(e.load(work, (PAIR * turn + g) * TILE_FLOATS + r * SIDE), start)
+                    e.set(squares[g], e.fma(y, y, e.get(squares[g])))
+
+        def multiply(i: Value, turn: int, *, alone: bool, left: Value = left, use: Any = use) -> None:
+            """The sums of block i; meanwhile those of the block before it are used, but for the first block."""
+            sums = PAIR * turn
+
+            def step(right: Value, *, busy: bool) -> None:
+                def meanwhile(place: int) -> None:
+                    use(e.builder.sub(i, e.index(1)), 1 - turn, range(3 * place, min(3 * place + 3, SIDE)))
+
+                tiles = [e.at(right, g * STEP_FLOATS) for g in range(PAIR)]
+                multiply_add(e, [e.get(left)], tiles, lambda _, g: sums + g, meanwhile if busy else None)
+                e.set(left, e.at(e.get(left), STEP_FLOATS))
+
+            for g in range(PAIR):
+                clear(e, sums + g)
+            step(columns, busy=not alone)
+            with e.loop(1, e.add(e.builder.udiv(i, e.index(2)), 1)) as s:
+                step(e.at(columns, e.times(s, PAIR * STEP_FLOATS)), busy=False)
+            for g in range(PAIR):
+                keep(e, sums + g, e.at(work, (sums + g) * TILE_FLOATS))
+
+        multiply(e.index(0), 0, alone=True)
+        with e.loop(1, blocks, 2) as i:
+            multiply(i, 1, alone=False)
+            with e.when(e.builder.icmp_signed("<", e.add(i, 1), blocks)):
+                multiply(e.add(i, 1), 0, alone=False)
+        last = e.builder.sub(blocks, e.index(1))
+        for turn in range(2):
+            with e.when(e.builder.icmp_unsigned("==", e.builder.and_(last, e.index(1)), e.index(turn))):
+                use(last, turn, range(SIDE))
+        constant = e.broadcast(log_norm, c)
+        for g in range(PAIR):
+            value = e.fma(e.get(squares[g]), e.constant(-0.5), constant)
+            e.store(value, out, e.add(e.times(c, stride), g * SIDE))
+
+
+@micro
+def split_halves(e: Emitter, rows: Value, count: Value, padded: Value, out: Value) -> None:
+    """`halves` of `count` rows, a multiple of 16."""
+    blocks = e.builder.udiv(padded, e.index(SIDE))
+    whole = e.builder.udiv(count, e.index(TERMS))
+    zero = split(e, e.zero())
+
+    def step(s: Value, *, both: bool) -> None:
+        with e.loop(0, SIDE) as q:
+            t = e.add(e.times(s, TERMS), q)
+            with e.loop(0, blocks) as b:
+
+                def part(t: Value, b: Value = b) -> list[Value]:
+                    return split(e, e.load(rows, e.add(e.times(t, padded), e.times(b, SIDE))))
+
+                place = e.add(e.times(e.add(e.times(s, blocks), b), STEP_FLOATS), e.times(q, SIDE))
+                paired(e, part(t), part(e.add(t, SIDE)) if both else zero, e.at(out, place))
+
+    with e.loop(0, whole) as s:
+        step(s, both=True)
+    with e.when(e.builder.icmp_unsigned("!=", e.times(whole, TERMS), count)):
+        step(whole, both=False)
+
+
+@micro
+def matrix_moments(
+    e: Emitter,
+    resp: Value,
+    stride: Value,
+    k: Value,
+    panels: Value,
+    halves: Value,
+    count: Value,
+    n: Value,
+    weighted: Value,
+    work: Value,
+    moments: Value,
+    length: Value,
+) -> None:
+    """Moments of each of `k` components += sum over `count` rows, a multiple of 16, of resp u u'; lower triangles.
+
+    `panels` hold the rows by columns (`micro.py`; the 15 columns after the last are read, but do not matter), `halves`
+    the same rows. Responsibilities of a component lie `stride` elements apart, its moments (float64) `length`. `work`
+    has room for nine tiles. Two components at a time share what is loaded; one without a partner gets nobody's.
+    """
+    builder = e.builder
+    blocks = _blocks(e, n, SIDE)
+    steps = _blocks(e, count, TERMS)
+    none = e.index(0)
+    buffer = e.times(steps, PAIR * STEP_FLOATS)
+
+    def weigher(c: Value, i: Value, s: Value, target: Value) -> Callable[[range], None]:
+        """What makes some rows of step s of the left factors of block i for components c and c + 1."""
+        vector = e.times(s, 2)
+        columns, weights = [], []
+        for half in range(2):
+            v = e.add(vector, half)
+            inside = builder.icmp_signed("<", e.times(v, SIDE), count)  # past the last row: any numbers, times zero
+            v = builder.select(inside, v, vector)
+            columns.append(e.at(panels, e.add(_in_panels(e, v, n), e.times(i, SIDE * WIDTH))))
+            for g in range(PAIR):
+                there = builder.and_(inside, builder.icmp_signed("<", e.add(c, g), k))
+                mine = builder.select(there, e.add(c, g), c)
+                weight = e.load(resp, e.add(e.times(mine, stride), e.times(v, SIDE)))
+                weights.append(builder.select(there, weight, e.zero()))
+        place = e.at(target, e.times(s, PAIR * STEP_FLOATS))
+
+        def weigh(rows: range) -> None:
+            for r in rows:
+                x = [e.load(column, r * WIDTH) for column in columns]
+                for g in range(PAIR):
+                    both = [split(e, e.mul(weights[half * PAIR + g], x[half])) for half in range(2)]
+                    paired(e, both[0], both[1], e.at(place, g * STEP_FLOATS + r * SIDE))
+
+        return weigh
+
+    # what is to be done with the sums of the group before this one: where they are, where to, how much
+    turn, waiting, partners = e.variable(none), e.variable(none), e.variable(none)
+    target, rows, width = e.variable(moments), e.variable(none), e.variable(none)
+
+    def kept(turn: Value) -> Value:
+        return e.at(work, e.times(turn, PAIR * PAIR * TILE_FLOATS))
+
+    def use(t: Value) -> None:
+        """Add row t mod 16 of the waiting sums of component c + t / 16 to its moments."""
+        r = builder.and_(t, e.index(SIDE - 1))
+        there = builder.icmp_signed("<", t, e.times(e.get(partners), SIDE))
+        with e.when(builder.and_(there, builder.icmp_signed("<", r, e.get(rows)))):
+            g = builder.ashr(t, e.index(4))
+            place = kept(builder.sub(e.index(1), e.get(turn)))
+            mine = e.at(place, e.add(e.times(g, PAIR * TILE_FLOATS), e.times(r, SIDE)))
+            out = e.at(e.get(target), e.add(e.times(g, length), e.times(r, e.get(width))))
+            add_to(e, e.load(mine), out, none)
+            with e.when(builder.icmp_signed("==", e.get(waiting), e.index(PAIR))):
+                add_to(e, e.load(mine, TILE_FLOATS), out, e.index(SIDE))
+
+    current = e.variable(none)  # which of the two buffers holds the left factors
+    with e.loop(0, steps) as s:
+        weigher(none, none, s, weighted)(range(SIDE))
+    with e.loop(0, k, PAIR) as c, e.loop(0, blocks) as i:
+        left = e.at(weighted, e.times(e.get(current), buffer))
+        e.set(current, builder.sub(e.index(1), e.get(current)))
+        other = e.at(weighted, e.times(e.get(current), buffer))
+        ends = builder.icmp_signed("==", e.add(i, 1), blocks)
+        next_c = builder.select(ends, e.add(c, PAIR), c)
+        next_i = builder.select(ends, none, e.add(i, 1))
+        more = builder.icmp_signed("<", next_c, k)
+
+        def group(
+            j: Value,
+            tiles: int,
+            *,
+            busy: bool,
+            left: Value = left,
+            following: tuple[Value, Value, Value] = (next_c, next_i, other),
+        ) -> None:
+            """The products of a block with `tiles` blocks from j on; meanwhile, if busy, the next left factors."""
+            for g in range(PAIR):
+                for h in range(tiles):
+                    clear(e, PAIR * g + h)
+            with e.loop(0, steps) as s:
+                right = e.at(halves, e.times(e.add(e.times(s, blocks), j), STEP_FLOATS))
+                mine = e.at(left, e.times(s, PAIR * STEP_FLOATS))
+                next_c, next_i, other = following
+                weigh = weigher(next_c, next_i, s, other) if busy else None
+                begin = e.times(s, len(PRODUCTS))
+
+                def meanwhile(place: int, weigh: Callable[[range], None] | None = weigh, begin: Value = begin) -> None:
+                    if weigh is not None:
+                        weigh(range(3 * place, min(3 * place + 3, SIDE)))
+                    use(e.add(begin, place))
+
+                lefts = [e.at(mine, g * STEP_FLOATS) for g in range(PAIR)]
+                rights = [e.at(right, h * STEP_FLOATS) for h in range(tiles)]
+                multiply_add(e, lefts, rights, lambda g, h: PAIR * g + h, meanwhile)
+                awake(e, e.at(work, 2 * PAIR * PAIR * TILE_FLOATS))
+            with e.loop(e.times(steps, len(PRODUCTS)), PAIR * SIDE) as t:
+                use(t)
+            for g in range(PAIR):
+                for h in range(tiles):
+                    keep(e, PAIR * g + h, e.at(kept(e.get(turn)), (PAIR * g + h) * TILE_FLOATS))
+
+        with e.loop(0, e.add(i, 1), PAIR) as j:
+            wanted = builder.and_(more, builder.icmp_signed("==", j, none))
+            single = builder.icmp_signed("==", j, i)
+            for busy in (False, True):
+                for tiles in (1, PAIR):
+                    fits = single if tiles == 1 else builder.not_(single)
+                    with e.when(builder.and_(wanted if busy else builder.not_(wanted), fits)):
+                        group(j, tiles, busy=busy)
+            e.set(turn, builder.sub(e.index(1), e.get(turn)))
+            e.set(waiting, builder.select(single, e.index(1), e.index(PAIR)))
+            e.set(partners, _at_most(e, builder.sub(k, c), e.index(PAIR)))
+            e.set(rows, _at_most(e, builder.sub(n, e.times(i, SIDE)), e.index(SIDE)))
+            e.set(width, e.times(e.add(i, 1), SIDE))
+            begin = e.add(e.times(c, length), e.times(e.times(i, e.add(i, 1)), 128))
+            e.set(target, e.at(moments, e.add(begin, e.times(j, SIDE))))
+    with e.loop(0, PAIR * SIDE) as t:
+        use(t)

@@ -1,0 +1,132 @@
+"""The pass for full covariances on matrix units: float32, many features, components near a common centre.
+
+It is `full.near_full_block` with the products of a dense tile done by `matrix.py`; tiles in which most pairs of row and
+component do not count take their moments as there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import matrix, micro, tile
+from fastgmm.kernels._jit import inlined
+from fastgmm.kernels.arguments import TILE, at
+from fastgmm.kernels.full import dense_tile, moments_by_gram
+from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
+from fastgmm.kernels.workspace import begin_block, finish_tile, load_tile, parameters, prefetch_tile, workspace
+from fastgmm.pieces import pieces
+
+Float32 = npt.NDArray[np.float32]
+STEPS = TILE // TERMS  # of a tile's rows
+CACHE = 1 << 19  # bytes of a second-level cache for the factors of components that are done together
+WORK = 9 * TILE_FLOATS
+WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
+
+
+def blocks(n_features: int) -> int:
+    """Blocks of 16 features."""
+    return -(-n_features // SIDE)
+
+
+def extra_bytes(n_features: int) -> int:
+    """Scratch of a worker: columns and halves in one place, for they are not needed at once; left factors; sums."""
+    columns = STEPS * -(-n_features // TERMS) * matrix.PAIR * STEP_FLOATS
+    return 4 * (WORK + WEIGHTED + columns)
+
+
+def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
+    """(K, D) in whole blocks, filled with zeros."""
+    k, d = shifts.shape
+    out = np.zeros((k, blocks(d) * SIDE), np.float32)
+    out[:, :d] = shifts
+    return out
+
+
+def pack_factors(factors: npt.NDArray[np.float64]) -> Float32:
+    """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
+    k, d, _ = factors.shape
+    b = blocks(d)
+    steps = [(i, s) for i in range(b) for s in range(i // 2 + 1)]
+    out = np.zeros((k, len(steps), PARTS, SIDE, TERMS), np.uint16)
+    for some in pieces(factors):
+        wide = np.zeros((factors[some].shape[0], b * SIDE, -(-d // TERMS) * TERMS), np.float32)
+        wide[:, :d, :d] = factors[some]
+        for part, values in enumerate(split(wide)):
+            for place, (i, s) in enumerate(steps):
+                out[some, place, part] = values[:, i * SIDE : (i + 1) * SIDE, s * TERMS : (s + 1) * TERMS]
+    return out.view(np.float32).reshape(k, -1)
+
+
+def split(x: Float32) -> list[npt.NDArray[np.uint16]]:
+    """High, middle and low part of float32 numbers, each the upper half of a float32's bits."""
+    parts = []
+    for rounding in (0x8000, 0, 0):
+        part = (x.view(np.uint32) + np.uint32(rounding)) >> np.uint32(16)
+        parts.append(part.astype(np.uint16))
+        x = x - (part << np.uint32(16)).view(np.float32)
+    return parts
+
+
+@inlined
+def matrix_moments(table, total, tag, ws, slot, halves, weighted, work):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights and moments of all components from all rows of a tile."""
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
+    matrix.split_halves(ws.rows, total, padded, halves)
+    matrix.matrix_moments(
+        ws.resp,
+        TILE,
+        k,
+        ws.panels,
+        halves,
+        total,
+        d,
+        weighted,
+        work,
+        at(slot, table[a.SECOND]),
+        table[a.MOMENT_LENGTH],
+    )
+
+
+def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
+    """One block of rows; see `arguments.py`."""
+    ws = workspace(table, worker, tag)
+    begin, end, slot = begin_block(table, item)
+    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    shifts, factors, log_norm = parameters(table, tag)
+    length, width = table[a.FACTOR_LENGTH], (d + SIDE - 1) // SIDE * SIDE
+    step = (d + TERMS - 1) // TERMS * matrix.PAIR * STEP_FLOATS  # columns of 32 rows
+    group = max(CACHE // (length * 4), 1)
+    work, weighted, split_rows = ws.extra, at(ws.extra, WORK), at(ws.extra, WORK + WEIGHTED)
+    matrix.begin_units(work)
+    for first in range(begin, end, TILE):
+        count, panels, total = load_tile(table, first, end, tag, ws)
+        matrix.split_columns(ws.panels, total, d, split_rows)
+        for c in range(0, k, group):
+            for t in range(0, total, TERMS):
+                matrix.matrix_density(
+                    at(split_rows, t // TERMS * step),
+                    at(shifts, c * width),
+                    at(factors, c * length),
+                    length,
+                    d,
+                    min(group, k - c),
+                    at(log_norm, c),
+                    work,
+                    at(ws.resp, c * TILE + t),
+                    TILE,
+                )
+            prefetch_tile(table, first, end, tag, c, min(c + group, k))
+        finish_tile(table, first, count, total, tag, ws, slot)
+        if table[a.MODE] != a.FIT:
+            continue
+        if dense_tile(ws, total, k):
+            matrix_moments(table, total, tag, ws, slot, split_rows, weighted, work)
+        else:
+            moments_by_gram(table, panels, total, tag, ws, slot, False)
+    matrix.end_units(work)

@@ -1,0 +1,213 @@
+"""Matrix units: parts of numbers, micro-kernels against their twins, passes against float64 and for their bits."""
+
+import dataclasses
+import functools
+
+import numba
+import numpy as np
+import pytest
+
+from fastgmm import covariance, passes
+from fastgmm.data import as_rows
+from fastgmm.kernels import layout, matrix, matrix_twins, matrix_units, programs, twins
+from fastgmm.kernels.full import near_full_block
+from fastgmm.kernels.matrix_full import WEIGHTED, WORK, matrix_full_block, pack_factors, pack_shifts, split
+from tests.test_kernels import TILE, compare, random_panels, random_triangles, rng_for
+
+SIDE, TERMS = matrix_units.SIDE, matrix_units.TERMS
+
+with_units = pytest.mark.skipif(not matrix_units.available(), reason="this machine has no matrix units (AMX)")
+dimensions = pytest.mark.parametrize("d", [1, 2, 15, 16, 17, 31, 32, 33, 48, 64, 65, 130])
+counts = pytest.mark.parametrize("count", [48, 96, 192])
+
+
+def widths(*exponents):
+    return np.float32(2.0) ** np.array(exponents, np.float32)
+
+
+def test_three_parts_are_the_number():
+    rng = rng_for(1)
+    x = np.concatenate([rng.normal(size=4000), [0.0, 1.0, -1.0, 1 + 2**-23, 1 - 2**-24, 255 / 256, 257 / 256]])
+    x = (x[:, None] * widths(-60, -1, 0, 1, 60)).astype(np.float32)
+    high, middle, low = ((part.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(float) for part in split(x))
+    np.testing.assert_array_equal(high + middle + low, x.astype(float))
+    assert np.all(np.abs(middle + low) <= 2.0**-8 * np.abs(x))
+    assert np.all(np.abs(low) <= 2.0**-15 * np.abs(x))
+    assert np.abs(low).max() > 0.0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_so(value):
+    every_bit = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+    for x in (np.array([value], np.float32), every_bit):
+        with np.errstate(invalid="ignore"):
+            total = sum((part.astype(np.uint32) << np.uint32(16)).view(np.float32) for part in split(x))
+        assert not np.isfinite(total).any()
+
+
+@functools.cache
+def in_units(kernel):
+    """The kernel with the units set up before it and given back after it."""
+
+    def run(arguments):
+        matrix.begin_units(arguments[0])
+        kernel(*arguments)
+        matrix.end_units(arguments[0])
+
+    return numba.njit(run, error_model="numpy")
+
+
+@with_units
+@dimensions
+@counts
+def test_densities(d, count):
+    rng = rng_for(d, count)
+    panels = random_panels(rng, count // 48, d, np.float32)
+    steps, pairs, k = -(-d // TERMS), -(-count // TERMS), 3
+    columns = np.zeros((pairs, steps * matrix.PAIR * matrix_units.STEP_FLOATS), np.float32)
+    compare(matrix.split_columns, matrix_twins.split_columns, panels, count, d, columns, exact=True)
+    matrix_twins.split_columns(panels, count, d, columns)
+    factors, shifts = pack_factors(random_triangles(rng, k, d) / np.sqrt(d)), pack_shifts(rng.normal(size=(k, d)))
+    log_norm = rng.normal(size=k).astype(np.float32)
+    for pair in range(pairs):
+        given = (columns[pair], shifts, factors, factors.shape[1], d, k, log_norm, np.zeros(WORK, np.float32))
+        out = np.zeros((k, TERMS + 5), np.float32)
+        compare(
+            matrix.matrix_density,
+            matrix_twins.matrix_density,
+            *(*given, out, TERMS + 5),
+            scratch=(7,),
+            run=in_units,
+        )
+
+
+@with_units
+@dimensions
+@counts
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_moments(d, count, k):
+    rng = rng_for(d, count, k)
+    padded = layout.padded_width(d, 4)
+    rows = np.zeros((count, padded), np.float32)
+    rows[:, :d] = rng.normal(size=(count, d))
+    halves = np.zeros(-(-count // TERMS) * padded // SIDE * matrix_units.STEP_FLOATS, np.float32)
+    compare(matrix.split_halves, matrix_twins.split_halves, rows, count, padded, halves, exact=True)
+    matrix_twins.split_halves(rows, count, padded, halves)
+    panels = np.full(TILE * (d + SIDE), np.nan, np.float32)  # what lies after the last column does not matter
+    twins.to_panels(rows[:, :d], panels)
+    resp = rng.uniform(size=(k, TILE)).astype(np.float32)
+    moments = rng.normal(size=(k, layout.moment_length(d, 4) + 3))
+    weighted, work = np.zeros(WEIGHTED, np.float32), np.zeros(WORK, np.float32)
+    compare(
+        matrix.matrix_moments,
+        matrix_twins.matrix_moments,
+        *(resp, TILE, k, panels, halves, count, d, weighted, work, moments, moments.shape[1]),
+        scratch=(7, 8),
+        run=in_units,
+    )
+
+
+# -- passes ------------------------------------------------------------------------------------------------------------
+
+
+def problem(n=700, d=50, k=3, seed=0, scale=1.0, spread=0.2, opposite=False):
+    rng = np.random.default_rng([seed, n, d, k])
+    factors = np.eye(d) + 0.1 * rng.normal(size=(k, d, d)) / np.sqrt(d)
+    means = rng.normal(size=(k, d)) * spread
+    if opposite:
+        means[1] = -means[0]
+    x = (rng.normal(size=(n, d)) + means[rng.integers(k, size=n)]) * scale
+    params = covariance.make_params(
+        rng.dirichlet(np.full(k, 9.0)), means * scale, factors @ factors.transpose(0, 2, 1) * scale**2, "full"
+    )
+    return x.astype(np.float32), covariance.density(params)
+
+
+def body_for(density, monkeypatch=None, units=None):
+    if units is not None:
+        monkeypatch.setattr(matrix_units, "available", lambda: units)
+    return programs.PROGRAMS["chol"](density, np.dtype(np.float32))[0].body
+
+
+def test_who_takes_the_units(monkeypatch):
+    _, density = problem()
+    assert body_for(density, monkeypatch, True) is matrix_full_block
+    assert body_for(density, monkeypatch, False) is near_full_block
+    assert programs.PROGRAMS["chol"](density, np.dtype(np.float64))[0].body is near_full_block
+    for other in (problem(d=48), problem(scale=1e-13), problem(scale=1e13), problem(spread=40.0)):
+        assert body_for(other[1], monkeypatch, True) is not matrix_full_block
+
+
+def test_the_switch(monkeypatch):
+    monkeypatch.setenv(matrix_units.SWITCH, "0")
+    assert not matrix_units.available.__wrapped__()
+
+
+def test_no_permission(monkeypatch):
+    monkeypatch.setattr(matrix_units, "_permitted", lambda: False)
+    assert not matrix_units.available.__wrapped__()
+
+
+def test_a_pass_for_units_that_are_not_here(monkeypatch):
+    monkeypatch.setattr(matrix_units, "available", lambda: False)
+    with pytest.raises(RuntimeError, match=r"no matrix units.*FASTGMM_MATRIX_UNITS=0 where the fit runs"):
+        programs.body_of("matrix full", 64)
+    assert programs.body_of("near full", 64) is near_full_block
+
+
+def sums(x, density, **options):
+    stats = passes.Accumulator(as_rows(x, **options), "full")(density)
+    return {f.name: np.asarray(getattr(stats, f.name)) for f in dataclasses.fields(stats)}
+
+
+@with_units
+@pytest.mark.parametrize(("n", "d", "k"), [(700, 50, 3), (1, 64, 2), (193, 49, 1), (400, 128, 5), (5000, 65, 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_as_right_as_float64(n, d, k, weighted):
+    """The errors of sums over float32 rows are those of float32 arithmetic, with units and without."""
+    x, density = problem(n, d, k)
+    assert body_for(density) is matrix_full_block
+    weight = np.random.default_rng(n).integers(0, 4, n).astype(float) if weighted else None
+    exact = sums(x.astype(float), density, sample_weight=weight)
+    mine = sums(x, density, sample_weight=weight)
+    total = max(float(exact["total_weight"]), 1.0)
+    for name, values in exact.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(mine[name], values, rtol=2e-5, atol=3e-6 * d * total, err_msg=name)
+    each = passes.score_samples(as_rows(x), density)
+    np.testing.assert_allclose(each, passes.score_samples(as_rows(x.astype(float)), density), rtol=1e-5, atol=1e-4)
+
+
+@with_units
+def test_no_worse_than_without(monkeypatch):
+    """Largest error of a log-density and of a second moment, beside those of float32 multiply-adds."""
+    x, density = problem(20_000, 96, 4)
+    wide = as_rows(x.astype(float))
+    exact = passes.score_samples(wide, density), passes.Accumulator(wide, "full")(density).scatter
+    errors = []
+    for units in (True, False):
+        assert (body_for(density, monkeypatch, units) is matrix_full_block) == units
+        got = passes.score_samples(as_rows(x), density), passes.Accumulator(as_rows(x), "full")(density).scatter
+        errors.append([float(np.abs(a - b).max()) for a, b in zip(got, exact, strict=True)])
+    assert np.all(np.array(errors[0]) <= 1.5 * np.array(errors[1]))
+
+
+@with_units
+@pytest.mark.parametrize("opposite", [False, True])  # most pairs of row and component count; half of them do
+def test_same_bits_for_any_number_of_threads(opposite):
+    x, density = problem(9000, 56, 2, spread=0.7, opposite=True) if opposite else problem(9000, 56, 6)
+    assert body_for(density) is matrix_full_block
+    one = passes.Accumulator(as_rows(x), "full", n_threads=1)(density)
+    for threads in (2, 3, 4):
+        other = passes.Accumulator(as_rows(x), "full", n_threads=threads)(density)
+        for field in dataclasses.fields(one):
+            np.testing.assert_array_equal(getattr(other, field.name), getattr(one, field.name), err_msg=field.name)
+
+
+@with_units
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_found(value):
+    x, density = problem(600, 50, 3)
+    x[431, 17] = value
+    with pytest.raises(passes.NonFiniteDataError, match="row 431"):
+        passes.Accumulator(as_rows(x), "full")(density)
