@@ -37,7 +37,8 @@ TILE_SECONDS = 0.6  # from this (rough) time of a tile on, a launch does half of
 TOUCH_BYTES = 1 << 26  # scratch above this is given its memory in pieces: half a second a gigabyte
 PAGE = 4096
 SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
-BLOCK_SECONDS = 3.5e-4  # of a block, roughly: clearing and folding its partial takes microseconds
+BLOCK_SECONDS = (3.5e-4, 5e-3)  # of a block, roughly: clearing and folding its partial takes microseconds at least,
+BLOCK_SECONDS_PER_BYTE = 2e-8  # and a fiftieth of this; longer blocks would be too few to share out evenly
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
 SEGMENT = 1 << 15  # elements that one task folds
 OPEN_MP = OpenMP()
@@ -86,7 +87,9 @@ def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
     """Rows of a block: 5 to 20 tiles; enough work to outweigh its partial, little enough to share it out evenly."""
     if slot_length * 8 > CACHE_BYTES:
         return 10 * TILE
-    tiles = BLOCK_SECONDS / (row_seconds(n_components, n_features) * TILE)
+    least, most = BLOCK_SECONDS
+    seconds = min(max(least, slot_length * 8 * BLOCK_SECONDS_PER_BYTE), most)
+    tiles = seconds / (row_seconds(n_components, n_features) * TILE)
     return int(min(max(tiles, 5), 20)) * TILE
 
 
