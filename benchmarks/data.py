@@ -50,6 +50,13 @@ class Case:
             "spherical": 4.0 * n * k * d,
         }[self.covariance_type]
 
+    @property
+    def density_flops(self) -> float:
+        """Those of the densities alone: half, but for tied covariances, whose triangular product is theirs alone."""
+        if self.covariance_type == "tied":
+            return self.flops - 2.0 * self.n * self.k * self.d
+        return self.flops / 2
+
     def small(self) -> Case:
         """Return a problem of the same kind that takes milliseconds."""
         return replace(self, n=2000, d=min(self.d, 32), k=min(self.k, 8))

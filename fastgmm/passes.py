@@ -286,12 +286,10 @@ def score_samples(rows: RowSource, density: Density) -> Float64Array:
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, top = _build(_untied(density, rows.dtype), rows.dtype)
+    program, _ = _build(_untied(density, rows.dtype), rows.dtype)
     out = np.empty(rows.n_rows)
     if Runner().run(program, rows, a.SCORE, out)[a.LOST] > 0.0:
         raise_non_finite(rows)
-    if top != 0.0:
-        out += top
     return out
 
 

@@ -52,6 +52,7 @@ ALIGNMENT = 64  # bytes
     SCRATCH,  # address of the workers' scratch
     SCRATCH_BYTES,  # of one worker
     OUT,
+    TOP,  # address of what is added to every log-density in OUT, float64, or 0
     STACK,  # of the fold: address of the levels
     DEPTH,  # of the fold: address of the counters
     SEGMENT,  # of the fold: elements a segment
@@ -64,7 +65,7 @@ ALIGNMENT = 64  # bytes
     ROUNDS,  # passes at most
     FAILED,  # of factors: address of the pivots that were none
     N_SLOTS_IN_TABLE,
-) = range(45)
+) = range(46)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

@@ -77,6 +77,8 @@ def _start(density: DensityLike, dtype: np.dtype[Any], body: Any, first: int, se
     if not np.isfinite(top):
         top = 0.0
     program.arrays[a.LOG_NORM] = (density.log_norm - top).astype(dtype)
+    if top:
+        program.arrays[a.TOP] = np.array([top])
     return program, top
 
 

@@ -15,7 +15,7 @@ from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
-NEAR_BYTES = 20 << 10  # of a first-level cache, for the rows and responsibilities of a tile of near components
+NEAR_BYTES = (20 << 10, 20 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
 WORK_ROWS = TILE // V  # rows of Q elements that hold a panel of columns, (TILE, L)
 
 
@@ -166,11 +166,14 @@ def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Nu
 
 @helper
 def near_rows(table):  # type: ignore[no-untyped-def]  # Numba code
-    """Rows of a tile whose rows and responsibilities stay in a first-level cache; TILE where no tile's would."""
+    """Rows of a tile of near components: so few that they stay in a first-level cache; TILE where a quarter would not.
+
+    A quarter is taken a little beyond what such a cache has room for: even then more of it is found there.
+    """
     row = (table[a.PADDED] + table[a.N_COMPONENTS]) * table[a.SIZE]
-    for parts in (1, 2, 4):
-        if TILE // parts * row <= NEAR_BYTES:
-            return TILE // parts
+    for halvings in range(3):
+        if (TILE >> halvings) * row <= NEAR_BYTES[halvings]:
+            return TILE >> halvings
     return TILE
 
 
@@ -236,8 +239,9 @@ def make_finish(softmax: Any, write_probabilities: Any) -> Any:
         softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
         if mode == a.SCORE:
             density = float64_pointer(table[a.OUT])
+            top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
             for i in range(count):
-                density[first + i] = ws.logs[i]
+                density[first + i] = ws.logs[i] + top
         elif mode == a.PROBABILITY:
             probability = float64_pointer(table[a.OUT])
             write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
