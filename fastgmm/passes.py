@@ -293,15 +293,17 @@ def score_samples(rows: RowSource, density: Density) -> Float64Array:
     return out
 
 
-def predict(rows: RowSource, density: Density) -> IntArray:
+def predict(rows: RowSource, density: Density, *, apart: bool = False) -> IntArray:
     """Most probable component of every row, (N,) int64; the first one wins a tie.
+
+    With `apart`, distances from spheres are those of k-means' own kernel, wherever the spheres lie.
 
     Raises
     ------
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, _ = _build(_untied(density, rows.dtype), rows.dtype)
+    program, _ = far_scalar(density, rows.dtype) if apart else _build(_untied(density, rows.dtype), rows.dtype)
     out = np.empty(rows.n_rows, np.int64)
     if Runner().run(program, rows, a.PREDICT, out)[a.LOST] > 0.0:
         raise_non_finite(rows)

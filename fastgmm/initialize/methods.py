@@ -90,7 +90,8 @@ def random_responsibilities(
 
 def nearest(sample: RowSample, centers: Float64Array) -> IntArray:
     """Return the index of the center nearest to each row, (n,)."""
-    return passes.predict(ArrayRows(sample.z, sample.weight), spheres(centers))
+    # By the kernel that k-means has compiled, and not one that only this pass would need.
+    return passes.predict(ArrayRows(sample.z, sample.weight), spheres(centers), apart=True)
 
 
 def _draw(sample: RowSample, size: int, rng: np.random.Generator) -> IntArray:

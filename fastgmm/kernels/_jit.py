@@ -3,8 +3,9 @@
 Why it is like this
 -------------------
 1. A pass is a C function ``block(table, item, worker, tag)`` (see `arguments.py`), compiled once for each element type.
-   One launcher, compiled once for all of them, calls it through its address. The parallel launcher and its serial twin
-   therefore run the same machine code, and give the same bits by construction.
+   One launcher, compiled once for all of them, calls it through its address in parallel; serially it is called as any
+   C function is, so that small fits wait for no launcher. Both run the same machine code, and give the same bits by
+   construction.
 2. The parallel launcher starts one worker a thread; workers draw items from an atomic counter, so a thread that is
    slowed down by something else on the machine takes fewer items. Which thread took which item cannot matter: an item
    writes to its own place.
@@ -16,6 +17,7 @@ Why it is like this
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import threading
@@ -38,6 +40,7 @@ THREAD_SAFE_LAYERS = ("tbb", "omp")
 ELEMENT = {"float64": types.float64, "float32": types.float32}
 
 Body = Callable[[Any, int, int, Any], None]
+_byte: Any = ctypes.c_char
 
 
 @functools.cache
@@ -88,9 +91,14 @@ def _next_item(typingctx: Any, counter: Any) -> Any:
     return types.int64(types.int64), codegen
 
 
-def _serial(address: int, table: int, items: int, workers: int, counter: int) -> None:
+_prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+_serial = functools.cache(_prototype)  # of an address; a call gives Python's lock back
+
+
+def _run_serially(address: int, where: int, items: int) -> None:
+    block = _serial(address)
     for item in range(items):
-        _call_block(address, table, item, 0)
+        block(where, item, 0, None)
 
 
 def _parallel(address: int, table: int, items: int, workers: int, counter: int) -> None:
@@ -129,8 +137,8 @@ def draw_items(address: int, table: int, items: int, worker: int, counter: int) 
 
 
 @functools.cache
-def _launcher(parallel: bool) -> Any:
-    function = numba.njit(_parallel if parallel else _serial, nogil=True, parallel=parallel, error_model="numpy")
+def _launcher() -> Any:
+    function = numba.njit(_parallel, nogil=True, parallel=True, error_model="numpy")
     attach(function)
     function.compile("void(int64, int64, int64, int64, int64)")
     return function
@@ -138,9 +146,8 @@ def _launcher(parallel: bool) -> Any:
 
 def compile_launchers(threads: int) -> None:
     """Compile what launches with so many threads need."""
-    _launcher(False)
     if threads > 1:
-        _launcher(True)
+        _launcher()
 
 
 # -- which of the two --------------------------------------------------------------------------------------------------
@@ -190,10 +197,10 @@ def launch(address: int, table: npt.NDArray[np.int64], items: int, workers: int)
     items, workers : int
         Worker numbers given to the block are below `workers`.
     """
-    where = table.__array_interface__["data"][0]
+    where = ctypes.addressof(_byte.from_buffer(table))
     workers = min(workers, items)
     if workers <= 1 or _serial_only:
-        _launcher(False)(address, where, items, 1, 0)
+        _run_serially(address, where, items)
     elif _layer() in THREAD_SAFE_LAYERS:
         _run_parallel(address, where, items, workers)
     elif _lock.acquire(blocking=False):
@@ -202,12 +209,12 @@ def launch(address: int, table: npt.NDArray[np.int64], items: int, workers: int)
         finally:
             _lock.release()
     else:
-        _launcher(False)(address, where, items, 1, 0)
+        _run_serially(address, where, items)
 
 
 def _run_parallel(address: int, where: int, items: int, workers: int) -> None:
     global _launched
-    function = _launcher(True)
+    function = _launcher()
     _launched = True
     counter = np.zeros(16, np.int64)  # 128 bytes, so that the counter shares no cache line with anything written
     function(address, where, items, workers, counter[8:].ctypes.data)

@@ -156,7 +156,6 @@ class Runner:
         table = self._table(program, mode, block, length, -(-rows.n_rows // block))
         workers = self._workers
         code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
-        fold = compile_block(fold_block, "float64")
         row = row_seconds(program.n_components, program.n_features)
         # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
         # Half tiles of the largest models round differently, but which models these are depends on shapes only.
@@ -167,6 +166,7 @@ class Runner:
         def finish(wave: Wave) -> None:
             crew.finish(wave)
             threads = wave.threads if crew.ahead == 1 else 1  # the others are at work on the next wave
+            fold = compile_block(fold_block, "float64")  # here: small fits have nothing to fold
             sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // SEGMENT), threads))
 
         with self._crew(rows) as crew:
