@@ -161,12 +161,15 @@ class Runner:
         # Half tiles of the largest models round differently, but which models these are depends on shapes only.
         tile = TILE if row * TILE < TILE_SECONDS else TILE // 2
         part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * tile)
+        if rows.n_rows <= block:
+            self._run_one(code, table, rows, program.dtype, part_rows, out)
+            return [Digit(0, begin, 1, self._slots[:length])]
+        fold = compile_block(fold_block, "float64")
         sums = Counter(self._stack, length, begin)
 
         def finish(wave: Wave) -> None:
             crew.finish(wave)
             threads = wave.threads if crew.ahead == 1 else 1  # the others are at work on the next wave
-            fold = compile_block(fold_block, "float64")  # here: small fits have nothing to fold
             sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // SEGMENT), threads))
 
         with self._crew(rows) as crew:
@@ -190,15 +193,33 @@ class Runner:
                     place = (place + 1) % ahead
                     wave = new_wave(code, own, min(most, blocks - first), threads, part_rows, part)
                     crew.begin(wave)
-                    if blocks == 1 and x.shape[0] == rows.n_rows:  # nothing to fold
-                        crew.finish(wave)
-                        return [Digit(0, begin, 1, self._slots[:length])]
                     waves.append(wave)
                     if len(waves) == ahead:
                         finish(waves.popleft())
             for wave in waves:
                 finish(wave)
         return sums.digits()
+
+    @staticmethod
+    def _run_one(
+        code: int,
+        table: npt.NDArray[np.int64],
+        rows: Any,
+        dtype: np.dtype[Any],
+        part_rows: int,
+        out: npt.NDArray[Any] | None,
+    ) -> None:
+        """Run over rows that are one block: there is nothing to share out and nothing to fold."""
+        block = int(table[a.BLOCK_ROWS])
+        (part,) = _in_precision(rows.blocks(block), dtype, block)
+        table[a.ROWS] = address(part.x)
+        table[a.WEIGHTS] = 0 if part.weight is None else address(part.weight)
+        table[a.N_ROWS], table[a.PART_ROWS] = rows.n_rows, part_rows
+        if out is not None:
+            table[a.OUT] = address(out)
+        for first in range(0, rows.n_rows, part_rows):
+            table[a.PART_FIRST] = first
+            launch(code, table, 1, 1)
 
     def _crew(self, rows: Any) -> AbstractContextManager[Crew]:
         """Beside a thread that reads ahead, one whose threads sleep while they wait."""
