@@ -29,7 +29,10 @@ def spheres(centers: Float64Array, kind: str = "scalar") -> Density:
     """Return equal spheres around `centers` (K, D), as "scalar" or "chol": the most probable one is the nearest."""
     k, d = centers.shape
     nothing = np.zeros(k)
-    factor = np.broadcast_to(np.eye(d), (k, d, d)) if kind == "chol" else np.ones(k)
+    if kind == "scalar":
+        return Density(kind, centers, np.ones(k), nothing, nothing)
+    factor = np.zeros((k, d, d))
+    factor.reshape(k, -1)[:, :: d + 1] = 1.0
     return Density(kind, centers, factor, nothing, nothing)
 
 

@@ -207,7 +207,10 @@ class SufficientStatistics:
         _check_kind(kind)
         column = s0[:, None]
         # The plain quotient is three times as fast as the masked one, and this runs once an iteration.
-        shift = s1 / column if s0.min() > 0.0 else np.divide(s1, column, out=np.zeros(s1.shape), where=column > 0.0)
+        if np.minimum.reduce(s0) > 0.0:
+            shift = s1 / column
+        else:
+            shift = np.divide(s1, column, out=np.zeros(s1.shape), where=column > 0.0)
         _subtract_outer(kind, s2, s0, shift)
         weight = np.array(s0, dtype=np.float64)
         return cls(kind, weight, reference + shift, s2, log_likelihood, log_map, total_weight, n_rows)

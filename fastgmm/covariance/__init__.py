@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _TINY = float(np.finfo(np.float64).tiny)
+_ROOT = 1.3e154  # nearly that of the largest float64
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (Full(), Tied(), Diag(), Spherical())}
 """Canonical name -> family."""
@@ -105,7 +106,7 @@ def density(params: Params, dtype: npt.DTypeLike = np.float64) -> Density:
     if fam.factor == "chol" and dtype == np.float32:
         _check_pivots(params, factor)
     weights = params.weights
-    if weights.min() > 0.0:
+    if np.minimum.reduce(weights) > 0.0:
         log_weights = np.log(weights)
     else:
         log_weights = np.log(weights, out=np.full(n_components, -np.inf), where=weights > 0.0)
@@ -131,7 +132,7 @@ def empty_components(stats: SufficientStatistics) -> Array | None:
     """
     weight = stats.weight
     limit = EMPTY_FRACTION * stats.total_weight
-    if weight.min() > limit:
+    if np.minimum.reduce(weight) > limit:
         return None
     return ~(weight > limit)
 
@@ -194,12 +195,13 @@ def unresolved(params: Params) -> Array | None:
     """
     fam = FAMILIES[params.covariance_type]
     spread = fam.variances(params.covariances, *params.means.shape)
-    limit = params.means * RESOLUTION
-    with np.errstate(over="ignore"):  # beyond 1e154 nothing is resolved
-        limit *= limit
+    limit = np.abs(params.means)
+    limit *= RESOLUTION
+    np.minimum(limit, _ROOT, out=limit)  # for the square to be finite
+    limit *= limit
     limit += _TINY  # below it, the inverse of a variance may be infinite
     sound = spread > limit
-    return None if sound.all() else ~sound
+    return None if np.logical_and.reduce(sound, axis=None) else ~sound
 
 
 def below_floor(params: Params, components: list[int], reference_variance: Reference) -> Array | None:

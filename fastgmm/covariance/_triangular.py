@@ -46,13 +46,13 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
     """
     factor = _eliminated(name, matrices, shared=shared)
     # A copy: of strided numbers NumPy 1.26 takes one of two logarithms, by where the result happens to lie in memory.
-    return factor, np.log(factor.diagonal(0, 1, 2).copy()).sum(axis=1)
+    return factor, np.add.reduce(np.log(factor.diagonal(0, 1, 2).copy()), axis=1)
 
 
 def _eliminated(name: str, matrices: Float64Array, *, shared: bool, upper: bool = False) -> Float64Array:
     """Return what `eliminate` does; raise for the first matrix that fails."""
     result, failed = eliminate(matrices, _least(matrices), upper=upper)
-    if failed.max() >= 0:
+    if np.maximum.reduce(failed) >= 0:
         k = int((failed >= 0).argmax())
         min_eig = float(np.linalg.eigvalsh(matrices[k])[0]) if np.isfinite(matrices[k]).all() else math.nan
         raise singular(name, None if shared else k, min_eig)

@@ -138,7 +138,7 @@ class _Loop:
         self.accumulate = accumulate
         self.care = care
         self.reg_covar = reg_covar
-        self.regularised = bool(np.any(np.asarray(reg_covar) > 0.0))
+        self.regularised = bool(np.max(reg_covar) > 0.0) if isinstance(reg_covar, np.ndarray) else reg_covar > 0.0
         self.monotone_rtol = monotone_rtol
         self.with_moments = True  # of the last pass
 

@@ -183,9 +183,9 @@ def _sq_distances(z: FloatArray, points: FloatArray) -> Float64Array:
     """Squared distance of every row to each point, (m, n) float64, by differences: no cancellation, no BLAS threads."""
     if z.shape[1] <= FEW_FEATURES:
         total = np.zeros((len(points), z.shape[0]))
-        for column, places in zip(z.T, points.T, strict=True):
-            d = np.subtract(column, places[:, None], dtype=np.float64)
-            with np.errstate(over="ignore"):  # infinitely far is far: such a row is drawn next
+        with np.errstate(over="ignore"):  # infinitely far is far: such a row is drawn next
+            for column, places in zip(z.T, points.T, strict=True):
+                d = np.subtract(column, places[:, None], dtype=np.float64)
                 d *= d
                 total += d
         return total

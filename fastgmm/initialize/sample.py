@@ -221,15 +221,18 @@ def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, 
     n, n_features = x.shape
     size = max(_PIECE // n_features, 1)
     first = x[0].astype(np.float64)
+    d = x[:size] - first
     total = float(n) if weight is None else float(weight.sum())
     shift = np.zeros(n_features)
     for start in range(0, n, size):
-        d = x[start : start + size] - first
+        if start:
+            d = x[start : start + size] - first
         shift += d.sum(axis=0) if weight is None else np.einsum("i,ij->j", weight[start : start + size], d)
     shift /= total
     variance = np.zeros(n_features)
     for start in range(0, n, size):
-        d = x[start : start + size] - first
+        if n > size:
+            d = x[start : start + size] - first
         d -= shift
         # einsum and not a matrix product: its sums do not depend on the number of threads.
         if weight is None:

@@ -24,7 +24,7 @@ from fastgmm.initialize.methods import CENTERS, METHODS, nearest, random_respons
 from fastgmm.initialize.moments import by_label, by_responsibility, collect, lend, piece_rows
 from fastgmm.initialize.sample import RowSample
 from fastgmm.params import Params
-from fastgmm.pieces import pieces
+from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array, IntArray, RowBlock
 from fastgmm.validation import check_choice
@@ -307,10 +307,8 @@ def _with_ghosts(stats: SufficientStatistics, empty: Array) -> SufficientStatist
 
 def _unscaled(stats: SufficientStatistics, sample: RowSample) -> SufficientStatistics:
     """Bring statistics of the sample back to the data's own unit and origin."""
-    scatter = np.empty(stats.scatter.shape)
-    for some in pieces(scatter):
-        with np.errstate(over="ignore"):  # variances beyond the range of float64 are refused where they are used
-            scatter[some] = stats.scatter[some] * sample.unit * sample.unit
+    with np.errstate(over="ignore"):  # variances beyond the range of float64 are refused where they are used
+        scatter = piecewise(lambda some: some * sample.unit * sample.unit, stats.scatter)
     return SufficientStatistics(
         stats.kind,
         stats.weight.copy(),

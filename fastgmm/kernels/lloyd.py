@@ -108,7 +108,8 @@ def lloyd_program(
     program.numbers[a.BLOCK] = compile_block(program.body, ELEMENT_NAMES[dtype.itemsize])
     program.numbers[a.ROUNDS] = rounds
     program.body = lloyd_block
-    values = np.append(density.means, tol)
+    values = np.empty(density.means.size + 1)
+    values[:-1], values[-1] = density.means.ravel(), tol
     program.arrays[a.CENTERS] = values
     program.arrays[a.WIDE_MEANS][:] = 0.0
     return program, values[:-1].reshape(density.means.shape)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -74,7 +75,7 @@ def _start(density: DensityLike, dtype: np.dtype[Any], body: Any, first: int, se
     k, d = density.means.shape
     program = Program(body, dtype, k, d, second, first)
     top = 0.0 if dtype == np.float64 else float(density.log_norm.max())
-    if not np.isfinite(top):
+    if not math.isfinite(top):
         top = 0.0
     program.arrays[a.LOG_NORM] = (density.log_norm - top).astype(dtype)
     if top:

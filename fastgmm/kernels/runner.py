@@ -249,14 +249,16 @@ class Runner:
         k, d, size, slots, levels, threads, white, extra = shape
         padded = padded_width(d, size)
         self._shape, self._length, self._workers = shape, length, threads
-        self._slots = aligned_empty(slots * length * 8).view(np.float64)
-        self._stack = np.empty(length * levels)
+        scratch_bytes = workspace_bytes(k, d, padded, size, white, extra)
+        n_slots = slots * length  # both are multiples of whole cache lines
+        n_scratch = n_slots * 8 + threads * scratch_bytes
+        room = aligned_empty(n_scratch + length * levels * 8)
+        self._slots, self._scratch = room[: n_slots * 8].view(np.float64), room[n_slots * 8 : n_scratch]
+        self._stack = room[n_scratch:].view(np.float64)
         for array in (self._slots, self._stack):
             if array.nbytes > TOUCH_BYTES:
                 for some in pieces(array):  # or the first launch would wait for the system to find the memory
                     array[some][:: PAGE // 8] = 0.0
-        scratch_bytes = workspace_bytes(k, d, padded, size, white, extra)
-        self._scratch = aligned_empty(threads * scratch_bytes)
         self._fixed = table = a.table()
         table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size
         table[a.SLOTS] = address(self._slots)
