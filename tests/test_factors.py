@@ -83,3 +83,21 @@ def test_a_view_and_a_stack_with_strides_are_read_as_they_are():
     expected, _ = eliminate(sigma[::2], 0.0)
     np.testing.assert_array_equal(eliminate(np.ascontiguousarray(sigma[::2]), 0.0)[0], expected)
     np.testing.assert_array_equal(eliminate(np.broadcast_to(sigma[:1], (3, 6, 6)), 0.0)[0][2], expected[0])
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 8, 9, 30, 41])
+def test_products_of_the_inverse_factors_are_symmetric_inverses(d, monkeypatch):
+    sigma = spd(3, d)
+    factors_, failed = eliminate(sigma, 1e-9, square=True)
+    assert failed.max() == -1
+    np.testing.assert_array_equal(factors_[:, :d, :d], eliminate(sigma, 1e-9)[0])
+    inverse = factors.inverses_of(factors_, d)
+    assert inverse.flags.c_contiguous
+    np.testing.assert_array_equal(inverse, inverse.transpose(0, 2, 1))
+    np.testing.assert_allclose(np.matmul(inverse, sigma), np.array([np.eye(d)] * 3), atol=1e-10)
+    monkeypatch.setattr(factors, "LAUNCH_SECONDS", d**3 * factors.SECONDS / 2.9)
+    factors._plan.cache_clear()
+    try:
+        np.testing.assert_array_equal(factors.inverses_of(factors_, d), inverse)
+    finally:
+        factors._plan.cache_clear()

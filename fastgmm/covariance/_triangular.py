@@ -14,7 +14,7 @@ import numpy as np
 from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
-from fastgmm.kernels.factors import eliminate
+from fastgmm.kernels.factors import eliminate, inverses_of
 from fastgmm.pieces import pieces, piecewise
 from fastgmm.typing import Array, Float64Array
 
@@ -49,9 +49,9 @@ def inverse_cholesky(name: str, matrices: Float64Array, *, shared: bool = False)
     return factor, np.add.reduce(np.log(factor.diagonal(0, 1, 2).copy()), axis=1)
 
 
-def _eliminated(name: str, matrices: Float64Array, *, shared: bool, upper: bool = False) -> Float64Array:
+def _eliminated(name: str, matrices: Float64Array, *, shared: bool, **what: bool) -> Float64Array:
     """Return what `eliminate` does; raise for the first matrix that fails."""
-    result, failed = eliminate(matrices, _least(matrices), upper=upper)
+    result, failed = eliminate(matrices, _least(matrices), **what)
     if np.maximum.reduce(failed) >= 0:
         k = int((failed >= 0).argmax())
         min_eig = float(np.linalg.eigvalsh(matrices[k])[0]) if np.isfinite(matrices[k]).all() else math.nan
@@ -137,13 +137,5 @@ def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Arra
 
 def inverse(name: str, matrices: Float64Array) -> Float64Array:
     """Inverses of a stack (K, D, D) of symmetric positive definite matrices, exactly symmetric."""
-    factor, _ = inverse_cholesky(name, matrices)
-    result: Float64Array = piecewise(lambda lower: symmetrized(np.matmul(_t(lower), lower)), factor)
-    return result
-
-
-def symmetrized(matrices: Float64Array) -> Float64Array:
-    """Return (A + A') / 2 of a stack (K, D, D)."""
-    result: Float64Array = matrices + matrices.transpose(0, 2, 1)
-    result *= 0.5
-    return result
+    factor = _eliminated(name, matrices, shared=False, square=True)
+    return inverses_of(factor, matrices.shape[-1])

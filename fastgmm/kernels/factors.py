@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels._jit import compile_block, launch, n_threads
+from fastgmm.kernels._jit import Body, compile_block, launch, n_threads
 from fastgmm.kernels.arguments import at, float64_pointer, int64_pointer
 from fastgmm.kernels.runner import LAUNCH_SECONDS, SERIAL_SECONDS, address, aligned_empty
 from fastgmm.kernels.simd import Emitter, Value, micro
 from fastgmm.kernels.workspace import helper
+from fastgmm.pieces import pieces
 
 Float64 = npt.NDArray[np.float64]
 
@@ -78,6 +79,21 @@ def subtract_pivots(e: Emitter, rows: Value, pivots: Value, first: Value, place:
         update(j, own=False)
 
 
+@micro
+def add_products(e: Emitter, rows: Value, factors: Value, place: Value, end: Value, width: Value) -> None:
+    """Two rows plus eight rows of `factors`, times what stands in these at `place` and `place` + 1; columns < `end`."""
+    shares = [
+        [e.broadcast(factors, e.add(e.times(width, q), e.add(place, r))) for q in range(PIVOTS)] for r in range(2)
+    ]
+    with e.loop(0, end, e.lanes) as j:
+        sums = [e.load(rows, e.add(e.times(width, r), j)) for r in range(2)]
+        for q in range(PIVOTS):
+            factor = e.load(factors, e.add(e.times(width, q), j))
+            sums = [e.fma(shares[r][q], factor, sums[r]) for r in range(2)]
+        for r in range(2):
+            e.store(sums[r], rows, e.add(e.times(width, r), j))
+
+
 @helper
 def eliminate_block(rows, first, n, width, source, least):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
     """Eliminate among the rows first .. first + 7 themselves; return the pivot that is none, or -1."""
@@ -100,13 +116,13 @@ def eliminate_block(rows, first, n, width, source, least):  # type: ignore[no-un
 def factor_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     """Eliminate the pivots PART_FIRST .. PART_FIRST + PART_ROWS - 1 of matrix FIRST_BLOCK + `item`.
 
-    ROWS: the matrices, (K, D, D); OUT: room for them, (K, D or D + 1, PADDED); WEIGHTS: one number, what the root of a
-    pivot must exceed as a part of the root of its entry of the matrix; FAILED: (K,) int64, the pivot that was none, or
-    -1. MODE 1 leaves U where it is, above the diagonals.
+    ROWS: the matrices, (K, D, D); OUT: room for them, (K, N_ROWS, PADDED), where N_ROWS >= D is even; WEIGHTS: one
+    number, what the root of a pivot must exceed as a part of the root of its entry of the matrix; FAILED: (K,) int64,
+    the pivot that was none, or -1. MODE 1 leaves U where it is, above the diagonals.
     """
     item += table[a.FIRST_BLOCK]
     n, width = table[a.N_FEATURES], table[a.PADDED]
-    height = n + n % 2
+    height = table[a.N_ROWS]
     first, end = table[a.PART_FIRST], min(table[a.PART_FIRST] + table[a.PART_ROWS], n)
     source = float64_pointer(table[a.ROWS] + item * n * n * 8)
     rows = float64_pointer(table[a.OUT] + item * height * width * 8)
@@ -131,18 +147,35 @@ def factor_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # N
                 rows[i * width + j] = 0.0
 
 
+def product_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
+    """Add W'W to a matrix of zeros at OUT, for eight rows of W at a time: those from PART_FIRST on, PART_ROWS of them.
+
+    ROWS: W, (K, PADDED, PADDED), lower triangles; OUT: the same shape. Entries (i, j) and (j, i) have the same bits.
+    """
+    item += table[a.FIRST_BLOCK]
+    n, width = table[a.N_FEATURES], table[a.PADDED]
+    factors = float64_pointer(table[a.ROWS] + item * width * width * 8)
+    rows = float64_pointer(table[a.OUT] + item * width * width * 8)
+    for p in range(table[a.PART_FIRST], min(table[a.PART_FIRST] + table[a.PART_ROWS], n), PIVOTS):
+        for i in range(0, p + PIVOTS, 2):
+            add_products(at(rows, i * width), at(factors, p * width), i, p + PIVOTS, width)
+
+
 @functools.lru_cache(maxsize=64)
-def _plan(k: int, n: int, *, upper: bool) -> tuple[npt.NDArray[np.int64], tuple[int, int], float]:
+def _plan(k: int, n: int, *, upper: bool, square: bool) -> tuple[npt.NDArray[np.int64], tuple[int, int], float]:
     """The table of K matrices but for addresses, (height, width) of a matrix's room, and the seconds that one takes."""
-    height, width = n + n % 2, -(-n // PIVOTS) * PIVOTS
+    width = -(-n // PIVOTS) * PIVOTS
+    height = width if square else n + n % 2
     seconds = n * n * n * SECONDS
     table = a.table()
-    table[a.N_FEATURES], table[a.PADDED], table[a.MODE] = n, width, int(upper)
+    table[a.N_FEATURES], table[a.PADDED], table[a.N_ROWS], table[a.MODE] = n, width, height, int(upper)
     table[a.PART_ROWS] = max(int(width * min(LAUNCH_SECONDS / seconds, 1.0)) // PIVOTS, 1) * PIVOTS
     return table, (height, width), seconds
 
 
-def eliminate(matrices: Float64, least: float, *, upper: bool = False) -> tuple[Float64, npt.NDArray[np.int64]]:
+def eliminate(
+    matrices: Float64, least: float, *, upper: bool = False, square: bool = False
+) -> tuple[Float64, npt.NDArray[np.int64]]:
     """Inverses of the lower Cholesky factors of symmetric matrices.
 
     Parameters
@@ -153,6 +186,8 @@ def eliminate(matrices: Float64, least: float, *, upper: bool = False) -> tuple[
         What the root of a pivot must exceed, as a part of the root of the entry of the matrix.
     upper : bool
         Leave the factors' transposes above the diagonals; else 0 stands there.
+    square : bool
+        Return all of the room, for `inverses_of`.
 
     Returns
     -------
@@ -162,19 +197,37 @@ def eliminate(matrices: Float64, least: float, *, upper: bool = False) -> tuple[
         The first pivot that is none, be it too small or not finite, or -1.
     """
     k, n, _ = matrices.shape
-    fixed, (height, width), seconds = _plan(k, n, upper=upper)
+    fixed, (height, width), seconds = _plan(k, n, upper=upper, square=square)
     table = fixed.copy()
     matrices = np.ascontiguousarray(matrices)
     out = aligned_empty(k * height * width * 8).view(np.float64)
     failed, limit = np.empty(k, np.int64), np.array([least])
     table[a.ROWS], table[a.WEIGHTS] = address(matrices), address(limit)
     table[a.OUT], table[a.FAILED] = address(out), address(failed)
+    _launch(factor_block, table, k, n, seconds)
+    room = out.reshape(k, height, width)
+    return room if square else room[:, :n, :n], failed
+
+
+def inverses_of(factors: Float64, n: int) -> Float64:
+    """W'W of what `eliminate` returns as `square` for matrices of n rows: their inverses, (K, n, n), symmetric."""
+    k = factors.shape[0]
+    fixed, _, seconds = _plan(k, n, upper=False, square=True)
+    table, out = fixed.copy(), aligned_empty(factors.nbytes).view(np.float64)
+    for some in pieces(out):
+        out[some] = 0.0
+    table[a.ROWS], table[a.OUT] = address(factors), address(out)
+    _launch(product_block, table, k, n, seconds)
+    return np.ascontiguousarray(out.reshape(factors.shape)[:, :n, :n])
+
+
+def _launch(body: Body, table: npt.NDArray[np.int64], k: int, n: int, seconds: float) -> None:
+    """Do all parts of K matrices, as many in a launch as Ctrl-C may wait for."""
     workers = 1 if k == 1 or k * seconds < SERIAL_SECONDS else n_threads()
     count = min(k, max(int(workers * LAUNCH_SECONDS / seconds), workers))
-    code, part = compile_block(factor_block, "float64"), int(table[a.PART_ROWS])
+    code, part = compile_block(body, "float64"), int(table[a.PART_ROWS])
     for begin in range(0, k, count):
         table[a.FIRST_BLOCK] = begin
         for first in range(0, n, part):
             table[a.PART_FIRST] = first
             launch(code, table, min(count, k - begin), workers)
-    return out.reshape(k, height, width)[:, :n, :n], failed

@@ -17,6 +17,7 @@ from fastgmm.kernels.programs import DensityLike, common_centre
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST
+from fastgmm.kernels.unpack import unpack_moments
 
 Float64 = npt.NDArray[np.float64]
 Moments = tuple[Float64, Float64, Float64, Float64]
@@ -41,7 +42,7 @@ def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
     if d <= LARGEST:
         return density.means, s0, s1, layout.unpack_small(packed, d)
     size = program.dtype.itemsize
-    s2 = layout.unpack_moments(packed, d, size)
+    s2 = unpack_moments(packed, d, size)
     if program.numbers.get(a.SHARED) == a.BY_PRODUCTS:
         packed = packed[:, program.numbers[a.PRODUCTS] :]
         first, products = layout.unpack_products(packed, d, VECTOR_BYTES // size)
