@@ -12,7 +12,7 @@ from fastgmm.data import as_rows
 from fastgmm.kernels import layout, matrix, matrix_twins, matrix_units, programs, twins
 from fastgmm.kernels.full import near_full_block
 from fastgmm.kernels.matrix_full import WEIGHTED, WORK, matrix_full_block, pack_factors, pack_shifts, split
-from tests.test_kernels import TILE, compare, random_panels, random_triangles, rng_for
+from tests.test_kernels import TILE, Guarded, compare, random_panels, random_triangles, rng_for
 
 SIDE, TERMS = matrix_units.SIDE, matrix_units.TERMS
 
@@ -93,18 +93,35 @@ def test_moments(d, count, k):
     halves = np.zeros(-(-count // TERMS) * padded // SIDE * matrix_units.STEP_FLOATS, np.float32)
     compare(matrix.split_halves, matrix_twins.split_halves, rows, count, padded, halves, exact=True)
     matrix_twins.split_halves(rows, count, padded, halves)
-    panels = np.full(TILE * (d + SIDE), np.nan, np.float32)  # what lies after the last column does not matter
+    columns = np.zeros((TILE // 48, d + SIDE, 48), np.float32)  # what lies after the last column does not matter
+    panels = columns.ravel()[: TILE * (d + SIDE)]
     twins.to_panels(rows[:, :d], panels)
     resp = rng.uniform(size=(k, TILE)).astype(np.float32)
-    moments = rng.normal(size=(k, layout.moment_length(d, 4) + 3))
+    tiles = padded // SIDE * (padded // SIDE + 1) // 2
+    sums = rng.normal(size=(k + k % 2, tiles, SIDE, SIDE)).astype(np.float32)
     weighted, work = np.zeros(WEIGHTED, np.float32), np.zeros(WORK, np.float32)
-    compare(
-        matrix.matrix_moments,
-        matrix_twins.matrix_moments,
-        *(resp, TILE, k, panels, halves, count, d, weighted, work, moments, moments.shape[1]),
-        scratch=(7, 8),
-        run=in_units,
-    )
+    for fresh in (0, 1):
+        given = (resp, TILE, k, panels, halves, count, d, weighted, work, fresh)
+        mine, moments = Guarded(sums), np.zeros((2, k, layout.moment_length(d, 4)))
+        in_units(matrix.matrix_moments)((*given, mine.inner))
+        mine.check()
+        expected = sums.copy()
+        matrix_twins.matrix_moments(*given, expected)
+        # in moments: rows of tiles beyond the last feature are whatever the kernel makes of them
+        for out, tiles in zip(moments, (mine.inner, expected), strict=True):
+            matrix_twins.add_sums(tiles, k, d, out, out.shape[1])
+        np.testing.assert_allclose(moments[0], moments[1], rtol=0.0, atol=1e-6 * count)
+
+
+@with_units
+@dimensions
+@pytest.mark.parametrize("k", [1, 3])
+def test_sums_are_added(d, k):
+    rng = rng_for(d, k)
+    blocks = -(-d // SIDE)
+    sums = rng.normal(size=(k, blocks * (blocks + 1) // 2, SIDE, SIDE)).astype(np.float32)
+    moments = rng.normal(size=(k, layout.moment_length(d, 4) + 3))
+    compare(matrix.add_sums, matrix_twins.add_sums, sums, k, d, moments, moments.shape[1])
 
 
 # -- passes ------------------------------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgmm.kernels.matrix_units import (
-    PRODUCTS,
     SIDE,
     STEP_FLOATS,
     TERMS,
     TILE_FLOATS,
     awake,
+    bring,
     clear,
     configure,
     keep,
@@ -200,19 +200,23 @@ def matrix_moments(
     n: Value,
     weighted: Value,
     work: Value,
-    moments: Value,
-    length: Value,
+    fresh: Value,
+    out: Value,
 ) -> None:
-    """Moments of each of `k` components += sum over `count` rows, a multiple of 16, of resp u u'; lower triangles.
+    """Sums of each of `k` components += sum over `count` rows, a multiple of 16, of resp u u'; lower triangles.
+
+    Where `fresh` is not 0 the sums begin here.
 
     `panels` hold the rows by columns (`micro.py`; the 15 columns after the last are read, but do not matter), `halves`
-    the same rows. Responsibilities of a component lie `stride` elements apart, its moments (float64) `length`. `work`
-    has room for nine tiles. Two components at a time share what is loaded; one without a partner gets nobody's.
+    the same rows. Responsibilities of a component lie `stride` elements apart. `work` has room for a tile. Two
+    components at a time share what is loaded; one without a partner gets nobody's, so `out` has places for an even
+    number.
     """
     builder = e.builder
     blocks = _blocks(e, n, SIDE)
     steps = _blocks(e, count, TERMS)
-    none = e.index(0)
+    none, one = e.index(0), e.index(1)
+    size = e.times(builder.ashr(e.times(blocks, e.add(blocks, 1)), one), TILE_FLOATS)  # of a component's sums
     buffer = e.times(steps, PAIR * STEP_FLOATS)
 
     def weigher(c: Value, i: Value, s: Value, target: Value) -> Callable[[range], None]:
@@ -240,26 +244,6 @@ def matrix_moments(
 
         return weigh
 
-    # what is to be done with the sums of the group before this one: where they are, where to, how much
-    turn, waiting, partners = e.variable(none), e.variable(none), e.variable(none)
-    target, rows, width = e.variable(moments), e.variable(none), e.variable(none)
-
-    def kept(turn: Value) -> Value:
-        return e.at(work, e.times(turn, PAIR * PAIR * TILE_FLOATS))
-
-    def use(t: Value) -> None:
-        """Add row t mod 16 of the waiting sums of component c + t / 16 to its moments."""
-        r = builder.and_(t, e.index(SIDE - 1))
-        there = builder.icmp_signed("<", t, e.times(e.get(partners), SIDE))
-        with e.when(builder.and_(there, builder.icmp_signed("<", r, e.get(rows)))):
-            g = builder.ashr(t, e.index(4))
-            place = kept(builder.sub(e.index(1), e.get(turn)))
-            mine = e.at(place, e.add(e.times(g, PAIR * TILE_FLOATS), e.times(r, SIDE)))
-            out = e.at(e.get(target), e.add(e.times(g, length), e.times(r, e.get(width))))
-            add_to(e, e.load(mine), out, none)
-            with e.when(builder.icmp_signed("==", e.get(waiting), e.index(PAIR))):
-                add_to(e, e.load(mine, TILE_FLOATS), out, e.index(SIDE))
-
     current = e.variable(none)  # which of the two buffers holds the left factors
     with e.loop(0, steps) as s:
         weigher(none, none, s, weighted)(range(SIDE))
@@ -281,30 +265,35 @@ def matrix_moments(
             following: tuple[Value, Value, Value] = (next_c, next_i, other),
         ) -> None:
             """The products of a block with `tiles` blocks from j on; meanwhile, if busy, the next left factors."""
-            for g in range(PAIR):
-                for h in range(tiles):
-                    clear(e, PAIR * g + h)
+            registers = [(g, h) for g in range(PAIR) for h in range(tiles)]
+            place = e.add(
+                e.times(c, size), e.times(e.add(e.builder.ashr(e.times(i, e.add(i, 1)), one), j), TILE_FLOATS)
+            )
+
+            def sums(g: int, h: int, place: Value = place) -> Value:
+                return e.at(out, e.add(place, e.add(e.times(size, g), h * TILE_FLOATS)))
+
+            for g, h in registers:
+                clear(e, PAIR * g + h)
+            with e.when(builder.icmp_signed("==", fresh, none)):
+                for g, h in registers:
+                    bring(e, PAIR * g + h, sums(g, h))
             with e.loop(0, steps) as s:
                 right = e.at(halves, e.times(e.add(e.times(s, blocks), j), STEP_FLOATS))
                 mine = e.at(left, e.times(s, PAIR * STEP_FLOATS))
                 next_c, next_i, other = following
                 weigh = weigher(next_c, next_i, s, other) if busy else None
-                begin = e.times(s, len(PRODUCTS))
 
-                def meanwhile(place: int, weigh: Callable[[range], None] | None = weigh, begin: Value = begin) -> None:
+                def meanwhile(place: int, weigh: Callable[[range], None] | None = weigh) -> None:
                     if weigh is not None:
                         weigh(range(3 * place, min(3 * place + 3, SIDE)))
-                    use(e.add(begin, place))
 
                 lefts = [e.at(mine, g * STEP_FLOATS) for g in range(PAIR)]
                 rights = [e.at(right, h * STEP_FLOATS) for h in range(tiles)]
                 multiply_add(e, lefts, rights, lambda g, h: PAIR * g + h, meanwhile)
-                awake(e, e.at(work, 2 * PAIR * PAIR * TILE_FLOATS))
-            with e.loop(e.times(steps, len(PRODUCTS)), PAIR * SIDE) as t:
-                use(t)
-            for g in range(PAIR):
-                for h in range(tiles):
-                    keep(e, PAIR * g + h, e.at(kept(e.get(turn)), (PAIR * g + h) * TILE_FLOATS))
+                awake(e, work)
+            for g, h in registers:
+                keep(e, PAIR * g + h, sums(g, h))
 
         with e.loop(0, e.add(i, 1), PAIR) as j:
             wanted = builder.and_(more, builder.icmp_signed("==", j, none))
@@ -314,12 +303,20 @@ def matrix_moments(
                     fits = single if tiles == 1 else builder.not_(single)
                     with e.when(builder.and_(wanted if busy else builder.not_(wanted), fits)):
                         group(j, tiles, busy=busy)
-            e.set(turn, builder.sub(e.index(1), e.get(turn)))
-            e.set(waiting, builder.select(single, e.index(1), e.index(PAIR)))
-            e.set(partners, _at_most(e, builder.sub(k, c), e.index(PAIR)))
-            e.set(rows, _at_most(e, builder.sub(n, e.times(i, SIDE)), e.index(SIDE)))
-            e.set(width, e.times(e.add(i, 1), SIDE))
-            begin = e.add(e.times(c, length), e.times(e.times(i, e.add(i, 1)), 128))
-            e.set(target, e.at(moments, e.add(begin, e.times(j, SIDE))))
-    with e.loop(0, PAIR * SIDE) as t:
-        use(t)
+
+
+@micro
+def add_sums(e: Emitter, given: Value, k: Value, n: Value, moments: Value, length: Value) -> None:
+    """Add the sums of `matrix_moments` to float64 moments, which lie `length` elements apart."""
+    blocks = _blocks(e, n, SIDE)
+    place = e.variable(given)
+    with e.loop(0, k) as c, e.loop(0, blocks) as i:
+        rows = _at_most(e, e.builder.sub(n, e.times(i, SIDE)), e.index(SIDE))
+        width = e.times(e.add(i, 1), SIDE)
+        target = e.at(moments, e.add(e.times(c, length), e.times(e.times(i, e.add(i, 1)), 128)))
+        with e.loop(0, e.add(i, 1)) as j:
+            tile = e.get(place)
+            with e.loop(0, rows) as r:
+                value = e.load(tile, e.times(r, SIDE))
+                add_to(e, value, target, e.add(e.times(r, width), e.times(j, SIDE)))
+            e.set(place, e.at(tile, TILE_FLOATS))

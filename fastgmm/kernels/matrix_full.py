@@ -17,14 +17,15 @@ from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
 from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_tile, parameters, prefetch_tile, workspace
+from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, prefetch_tile, workspace
 from fastgmm.pieces import pieces
 
 Float32 = npt.NDArray[np.float32]
 STEPS = TILE // TERMS  # of a tile's rows
 CACHE = 1 << 19  # bytes of a second-level cache for the factors of components that are done together
-WORK = 9 * TILE_FLOATS
+WORK = 4 * TILE_FLOATS
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
+TILES = 4  # of rows, between float32 and float64 sums: 768 rows
 
 
 def blocks(n_features: int) -> int:
@@ -32,10 +33,17 @@ def blocks(n_features: int) -> int:
     return -(-n_features // SIDE)
 
 
-def extra_bytes(n_features: int) -> int:
-    """Scratch of a worker: columns and halves in one place, for they are not needed at once; left factors; sums."""
-    columns = STEPS * -(-n_features // TERMS) * matrix.PAIR * STEP_FLOATS
-    return 4 * (WORK + WEIGHTED + columns)
+@helper
+def columns_length(n_features: int) -> int:
+    """Elements of a tile's columns, or halves: they share a place, for they are not needed at once."""
+    return STEPS * ((n_features + TERMS - 1) // TERMS) * matrix.PAIR * STEP_FLOATS
+
+
+def extra_bytes(n_components: int, n_features: int) -> int:
+    """Scratch of a worker: products, left factors, columns or halves, sums of an even number of components."""
+    b = blocks(n_features)
+    sums = (n_components + n_components % 2) * (b * (b + 1) // 2) * TILE_FLOATS
+    return 4 * (WORK + WEIGHTED + columns_length(n_features) + sums)
 
 
 def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
@@ -72,25 +80,14 @@ def split(x: Float32) -> list[npt.NDArray[np.uint16]]:
 
 
 @inlined
-def matrix_moments(table, total, tag, ws, slot, halves, weighted, work):  # type: ignore[no-untyped-def]  # Numba code
-    """Weights and moments of all components from all rows of a tile."""
+def matrix_moments(table, total, tag, ws, slot, extra, fresh):  # type: ignore[no-untyped-def]  # Numba code
+    """Weights and first moments of all components from all rows of a tile, and sums of their second moments."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
+    work, weighted, split_rows, sums = extra
     tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
-    matrix.split_halves(ws.rows, total, padded, halves)
-    matrix.matrix_moments(
-        ws.resp,
-        TILE,
-        k,
-        ws.panels,
-        halves,
-        total,
-        d,
-        weighted,
-        work,
-        at(slot, table[a.SECOND]),
-        table[a.MOMENT_LENGTH],
-    )
+    matrix.split_halves(ws.rows, total, padded, split_rows)
+    matrix.matrix_moments(ws.resp, TILE, k, ws.panels, split_rows, total, d, weighted, work, fresh, sums)
 
 
 def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
@@ -102,8 +99,11 @@ def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
     length, width = table[a.FACTOR_LENGTH], (d + SIDE - 1) // SIDE * SIDE
     step = (d + TERMS - 1) // TERMS * matrix.PAIR * STEP_FLOATS  # columns of 32 rows
     group = max(CACHE // (length * 4), 1)
+    columns = columns_length(d)
     work, weighted, split_rows = ws.extra, at(ws.extra, WORK), at(ws.extra, WORK + WEIGHTED)
+    sums = at(split_rows, columns)
     matrix.begin_units(work)
+    held = 0  # tiles whose moments are in `sums`
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         matrix.split_columns(ws.panels, total, d, split_rows)
@@ -126,7 +126,11 @@ def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
         if table[a.MODE] != a.FIT:
             continue
         if dense_tile(ws, total, k):
-            matrix_moments(table, total, tag, ws, slot, split_rows, weighted, work)
+            matrix_moments(table, total, tag, ws, slot, (work, weighted, split_rows, sums), held == 0)
+            held += 1
         else:
             moments_by_gram(table, panels, total, tag, ws, slot, False)
+        if held == TILES or (held > 0 and first + TILE >= end):
+            matrix.add_sums(sums, k, d, at(slot, table[a.SECOND]), table[a.MOMENT_LENGTH])
+            held = 0
     matrix.end_units(work)

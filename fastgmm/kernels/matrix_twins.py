@@ -99,13 +99,28 @@ def matrix_moments(
     n: int,
     weighted: Array,
     work: Array,
-    moments: Array,
-    length: int,
+    fresh: int,
+    out: Array,
 ) -> None:
-    """Weighted sums of products of features, lower triangles."""
-    x = rows_of(panels, -(-count // 48), n)[:count]
-    wide = np.zeros((count, -(-n // SIDE) * SIDE))
-    wide[:, :n] = x
+    """Weighted sums of products of features, tiles of the lower triangles."""
+    b = -(-n // SIDE)
+    x = np.zeros((count, b * SIDE))
+    x[:, :n] = rows_of(panels, -(-count // 48), n)[:count]
     r = by_component(resp, k, stride, count).astype(np.float64)
-    for c in range(k):
-        add_lower(moments.reshape(-1)[c * length :], (x * r[c][:, None]).T @ wide, resp.itemsize)
+    for c, tiles in enumerate(front(out, k + k % 2, b * (b + 1) // 2, SIDE, SIDE)):
+        square = (x * (r[c] if c < k else 0.0 * r[0])[:, None]).T @ x
+        places = [(i, j) for i in range(b) for j in range(i + 1)]
+        for tile, (i, j) in zip(tiles, places, strict=True):
+            mine = square[i * SIDE : (i + 1) * SIDE, j * SIDE : (j + 1) * SIDE]
+            tile[:] = mine if fresh else tile + mine
+
+
+def add_sums(given: Array, k: int, n: int, moments: Array, length: int) -> None:
+    """Tiles of lower triangles into packed moments."""
+    b = -(-n // SIDE)
+    for c, tiles in enumerate(front(given, k, b * (b + 1) // 2, SIDE, SIDE)):
+        square = np.zeros((b * SIDE, b * SIDE))
+        places = [(i, j) for i in range(b) for j in range(i + 1)]
+        for tile, (i, j) in zip(tiles, places, strict=True):
+            square[i * SIDE : (i + 1) * SIDE, j * SIDE : (j + 1) * SIDE] = tile
+        add_lower(moments.reshape(-1)[c * length :], square[:n], given.itemsize)

@@ -93,6 +93,11 @@ def _move(e: Emitter, name: str, register: int, place: Value) -> None:
     e.call(name, ir.VoidType(), [_immediate(register), address, ir.Constant(I64, 64)])
 
 
+def bring(e: Emitter, register: int, place: Value) -> None:
+    """Load a tile register, (16, 16) float32."""
+    _move(e, "llvm.x86.tileloadd64", register, place)
+
+
 def keep(e: Emitter, register: int, place: Value) -> None:
     """Store a tile register, (16, 16) float32."""
     _move(e, "llvm.x86.tilestored64", register, place)

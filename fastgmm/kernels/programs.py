@@ -113,7 +113,7 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
             _about(program, centre)
             if body is matrix_full_block:
                 program.arrays[a.MEANS] = pack_shifts(-shifts)
-                program.numbers[a.EXTRA] = extra_bytes(d)
+                program.numbers[a.EXTRA] = extra_bytes(k, d)
                 return program, top
             program.arrays[a.MEANS] = (-shifts).astype(dtype)
             program.arrays[a.VECTORS] = products
