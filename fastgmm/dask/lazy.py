@@ -5,6 +5,7 @@ Each task uses one thread: Dask runs as many of them as a worker has threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import dask
@@ -19,7 +20,11 @@ from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.kernels._jit import limited_threads
 from fastgmm.typing import Array
 
-WAYS = {"predict": passes.predict, "predict_proba": passes.predict_proba, "score_samples": passes.score_samples}
+WAYS: dict[str, Callable[..., Array]] = {
+    "predict": passes.predict,
+    "predict_proba": passes.predict_proba,
+    "score_samples": passes.score_samples,
+}
 
 
 def rowwise(model: GaussianMixture, X: Any, way: str, dtype: np.dtype[Any], *, width: bool = False) -> Any:
