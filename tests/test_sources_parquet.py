@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastgmm import InvalidDataError, open_rows
+from fastgmm.data.cutting import BLOCK_BYTES
 from fastgmm.data.formats import parquet
 from fastgmm.data.formats.columns import column_dtype, column_values
 from fastgmm.data.formats.parquet import ParquetPart
+from fastgmm.data.opening import HEAVY
 from tests import sources
 from tests.test_sources import BLOCK, rows
 
@@ -71,7 +73,8 @@ def test_both_ways_read_the_same(tmp_path, monkeypatch, in_step, group):
     if in_step:
         monkeypatch.setattr(parquet, "RUN_BYTES", 1)
         monkeypatch.setattr(ParquetPart, "_in_step_bytes", lambda *_: 1)
-        monkeypatch.setattr(parquet, "BATCH_BYTES", 64)
+        monkeypatch.setattr(parquet, "STEP_BYTES", 64)
+        monkeypatch.setattr(parquet, "BATCH_ROWS", 2)
     part = ParquetPart(tmp_path / "x.parquet")
     expected = np.array([[np.nan if v is None else float(v) for v in c.to_pylist()] for c in columns]).T
     for start, stop in ((0, ROWS), (1, ROWS), (89, 91), (400, 700), (666, ROWS), (333, 334)):
@@ -85,7 +88,7 @@ def test_both_ways_read_the_same(tmp_path, monkeypatch, in_step, group):
 
 
 def test_what_it_holds_is_stated(tmp_path):
-    """Of the two ways the one that takes less; a dictionary counts twice, a page compressed and not."""
+    """Of the two ways the one that takes less: a dictionary and a page for each column."""
     x = rows(150_000)
     made = {}
     for name, group, options in (
@@ -95,13 +98,23 @@ def test_what_it_holds_is_stated(tmp_path):
     ):
         pq.write_table(sources.table(x), tmp_path / name, row_group_size=group, **options)
         made[name] = ParquetPart(tmp_path / name)
-    page, batch, buffers = 1 << 20, parquet.BATCH_BYTES, 3 * parquet.BUFFER_BYTES
+    page, buffers = 1 << 20, 3 * parquet.BUFFER_BYTES
+    run = parquet.STEP_BYTES + 2 * page
     assert made["small"].held_bytes([0, 1, 2]) == parquet.RUN_BYTES
-    assert made["plain"]._in_step_bytes([0, 1, 2]) == 3 * page + buffers + batch
-    column = made["dictionary"]._in_step_bytes([0]) - batch
-    assert made["dictionary"]._in_step_bytes([0, 1, 2]) - batch == pytest.approx(3 * column, rel=0.01)
+    assert made["plain"]._in_step_bytes([0, 1, 2]) == 3 * page + buffers + run
+    column = made["dictionary"]._in_step_bytes([0]) - run
+    assert made["dictionary"]._in_step_bytes([0, 1, 2]) - run == pytest.approx(3 * column, rel=0.01)
     indices = 150_000 * 18 / 8
-    assert column == pytest.approx(2 * 150_000 * 8 + 2 * indices + parquet.BUFFER_BYTES, rel=0.05)
+    assert column == pytest.approx(150_000 * 8 + indices + parquet.BUFFER_BYTES, rel=0.05)
+
+
+def test_blocks_are_smaller_where_the_decoder_takes_much(tmp_path, monkeypatch):
+    path = sources.write(tmp_path, "parquet-777", rows())
+    assert open_rows(path)._selection.block_bytes == BLOCK_BYTES
+    assert open_rows(path, block_bytes=12345)._selection.block_bytes == 12345
+    monkeypatch.setattr(parquet, "RUN_BYTES", HEAVY + 1)
+    assert open_rows(path)._selection.block_bytes == BLOCK_BYTES // 4
+    assert open_rows(path, block_bytes=12345)._selection.block_bytes == 12345
 
 
 def test_columns_of_unequal_length_are_damage(tmp_path, monkeypatch):

@@ -21,6 +21,9 @@ from fastgmm.validation import check_choice, check_integer
 LARGE = 1 << 27
 """Memory that a decoder may take without a warning."""
 
+HEAVY = 1 << 25
+"""Memory of a decoder from which blocks are a quarter as large."""
+
 _FLOATS = ("float32", "float64")
 
 
@@ -32,7 +35,7 @@ def open_rows(
     dtype: Any = None,
     dataset: str | None = None,
     header: str = "auto",
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     prefetch: int = PREFETCH,
 ) -> StreamRows:
     """Open stored rows as a source for `fit`, `score`, `predict` and all other methods that take data.
@@ -61,8 +64,9 @@ def open_rows(
         Name of the array in an HDF5 file or Zarr store with several.
     header : {"auto", "yes", "no"}
         Whether a text file begins with column names; "auto": if its first line holds no number.
-    block_bytes : int, default 8 MiB
-        Rows in a block. More is better only with many threads: a block should hold ten thousand rows for each.
+    block_bytes : int, optional
+        Rows in a block. By default 8 MiB, or 2 MiB where reading takes more than 32 MiB beside. More is better only
+        with many threads: a block should hold ten thousand rows for each.
     prefetch : int, default 2
         Blocks that are read ahead; 0 reads in the calling thread.
 
@@ -108,7 +112,8 @@ def open_rows(
     if dtype is not None:
         dtype = np.dtype(check_choice(np.dtype(dtype).name, "dtype", _FLOATS))
     check_choice(header, "header", HEADERS)
-    block_bytes = check_integer(block_bytes, "block_bytes", minimum=1)
+    if block_bytes is not None:
+        block_bytes = check_integer(block_bytes, "block_bytes", minimum=1)
     prefetch = check_integer(prefetch, "prefetch", minimum=0)
     parts = _parts(what, Options(dataset, header), dtype)
     by_column = weights if isinstance(weights, str | int) and not isinstance(weights, bool) else None
@@ -133,7 +138,7 @@ def choose(
     weight: int | None,
     dtype: np.dtype[Any] | None = None,
     *,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     prefetch: int = PREFETCH,
 ) -> StreamRows:
     """Return the rows of parts with these columns, by position.
@@ -147,19 +152,22 @@ def choose(
     if weight is not None:
         for part in parts:
             part.dtype([weight])
-    _warn_of_memory(parts, [*columns] if weight is None else [*columns, weight])
+    held = _held_bytes(parts, [*columns] if weight is None else [*columns, weight])
     names = tuple(parts[0].names[j] for j in columns) if parts[0].named else None
+    if block_bytes is None:
+        block_bytes = BLOCK_BYTES // 4 if held > HEAVY else BLOCK_BYTES
     selection = Selection(tuple(columns), weight, names, dtype or narrowest(types), block_bytes, prefetch)
     return StreamRows(parts, selection)
 
 
-def _warn_of_memory(parts: Sequence[Part], columns: Sequence[int]) -> None:
-    """Say so if reading takes much more memory than the blocks that are read ahead."""
+def _held_bytes(parts: Sequence[Part], columns: Sequence[int]) -> int:
+    """Return what reading takes beside the blocks; say so if it is much more than the blocks that are read ahead."""
     part = max(parts, key=lambda one: one.held_bytes(columns))
     held = part.held_bytes(columns)
     if held > LARGE:
         msg = f"{part.source} takes some {held >> 20} MiB of memory to be read, for {part.remedy}"
         warnings.warn(msg, FastgmmWarning, stacklevel=4)
+    return held
 
 
 def opened(what: Any) -> Any:

@@ -2,9 +2,10 @@
 
 1. Row groups that decode to little (`RUN_BYTES`) are decoded whole, a column at a time, small ones several together:
    only one column's pages and dictionary are in memory, and in the cache, at any time.
-2. A larger row group is read in step, a batch of every column in turn, through pages that are read as they are needed:
-   memory is a page and a dictionary for every column, whatever the number of rows. Of the two ways, the one that takes
-   less is chosen.
+2. A larger row group is read in step, a run of rows (`STEP_BYTES`) of every column in turn, through pages that are
+   read as they are needed: memory is a page and a dictionary for every column, whatever the number of rows. Runs are
+   long, so that a dictionary stays in the cache while its column is decoded. Of the two ways, the one that takes less
+   memory is chosen.
 3. pyarrow's own defaults (pre-buffering, datasets) hold a whole file, or whole row groups in their encoded form.
 """
 
@@ -27,13 +28,13 @@ from fastgmm.errors import InvalidDataError
 from fastgmm.typing import Array
 
 RUN_BYTES = 1 << 24
-"""Rows that are decoded column by column at a time."""
+"""Row groups up to this size, together, are decoded column by column at a time."""
 
-BATCH_ROWS = 1 << 15
+BATCH_ROWS = 1 << 14
 """Rows that pyarrow decodes at a time: enough that its cost a batch does not show, while they stay in the cache."""
 
-BATCH_BYTES = 1 << 22
-"""All columns of a batch, where they are read in step."""
+STEP_BYTES = 1 << 23
+"""All columns of a run that is read in step."""
 
 BUFFER_BYTES = 1 << 16
 """Encoded bytes of a column that pyarrow reads ahead."""
@@ -97,32 +98,34 @@ class ParquetPart(ArrowPart):
 
     def _in_step_bytes(self, columns: Sequence[int]) -> int:
         """Return what a large row group takes to be read in step."""
-        return sum(self._open_bytes.get(self.names[j], 0) for j in columns) + BATCH_BYTES
+        return sum(self._open_bytes.get(self.names[j], 0) for j in columns) + 2 * PAGE_BYTES + STEP_BYTES
 
     def pieces(self, columns: Sequence[int], weight: int | None, start: int) -> Iterator[Piece]:
-        """Yield a piece a run of rows: a row group or several, or a batch of a large row group."""
+        """Yield a piece a run of rows: a row group or several, or a part of a large one."""
         wanted = [*columns] if weight is None else [*columns, weight]
         names = [self.names[j] for j in wanted]
         row_bytes = self._row_bytes(wanted)
         most = max(RUN_BYTES, self._in_step_bytes(wanted)) // row_bytes
-        batch_rows = min(max(BATCH_BYTES // row_bytes, 1024), BATCH_ROWS)
+        step = max(STEP_BYTES // row_bytes // BATCH_ROWS * BATCH_ROWS, min(STEP_BYTES // row_bytes, BATCH_ROWS), 1)
         stage = new_stage()
         with self.complaints(), self._open(self._path) as file:
             first, start = self._group_of(start)
             runs = list(self._runs(first, RUN_BYTES // row_bytes))
-            run = _Run(
-                [stored_dtype(self._types[j]) for j in wanted], max((n for _, n in runs if n <= most), default=0)
-            )
+            longest = max((n if n <= most else min(step, n) for _, n in runs), default=0)
+            run = _Run([stored_dtype(self._types[j]) for j in wanted], longest)
             for groups, n_rows in runs:
                 if n_rows <= most:
                     found = iter([self._decoded(file, groups, names, n_rows, run)])
                 else:
-                    found = self._in_step(file, groups, names, batch_rows)
+                    found = self._in_step(file, groups, names, n_rows, run, step)
                 for read in found:
                     if start < len(read[0]):
                         rest = [values[start:] for values in read]
                         yield ColumnPiece(rest[: len(columns)], None if weight is None else rest[-1], stage)
                     start = max(start - len(read[0]), 0)
+                del found
+                _give_back()
+        _give_back()  # the thread ends here
 
     def until(self, stop: int) -> ParquetPart:
         """Return the file without the rows from `stop` on: they are not decoded."""
@@ -152,23 +155,28 @@ class ParquetPart(ArrowPart):
     def _decoded(self, file: Any, groups: list[int], names: Sequence[str], n_rows: int, run: _Run) -> list[Array]:
         """Return these row groups, decoded column by column."""
         for j, name in enumerate(names):
-            done = 0
-            for batch in _batches(file, groups, name, BATCH_ROWS):
-                values = column_values(batch.column(0))[: n_rows - done]
-                run.put(j, done, values)
-                done += len(values)
-                if done == n_rows:  # the end, or where `until` cut it
-                    break
-            self._check_rows(name, done, n_rows)
-        return [run.columns[j][:n_rows] for j in range(len(names))]
+            self._fill(run, j, name, _batches(file, groups, name, BATCH_ROWS), n_rows)
+        return run.rows(n_rows)
 
-    def _in_step(self, file: Any, groups: list[int], names: Sequence[str], batch_rows: int) -> Iterator[list[Array]]:
-        """Yield batches of a row group, each column through pages of its own."""
-        for batches in zip(*(_batches(file, groups, name, batch_rows) for name in names), strict=True):
-            read = [column_values(batch.column(0)) for batch in batches]
-            for name, values in zip(names, read, strict=True):
-                self._check_rows(name, len(values), len(read[0]))
-            yield read
+    def _in_step(
+        self, file: Any, groups: list[int], names: Sequence[str], n_rows: int, run: _Run, step: int
+    ) -> Iterator[list[Array]]:
+        """Yield runs of `step` rows of a row group, each column through pages of its own."""
+        columns = [_batches(file, groups, name, min(step, BATCH_ROWS)) for name in names]
+        for first in range(0, n_rows, step):
+            n = min(step, n_rows - first)
+            for j, name in enumerate(names):
+                self._fill(run, j, name, columns[j], n)
+            yield run.rows(n)
+
+    def _fill(self, run: _Run, column: int, name: str, batches: Iterator[Any], n_rows: int) -> None:
+        """Read the next rows of a column: whole batches, but for the end of the row group and where `until` cut it."""
+        done = 0
+        while done < n_rows and (batch := next(batches, None)) is not None:
+            values = column_values(batch.column(0))[: n_rows - done]
+            run.put(column, done, values)
+            done += len(values)
+        self._check_rows(name, done, n_rows)
 
     def _check_rows(self, name: str, n: int, expected: int) -> None:
         if n != expected:
@@ -205,6 +213,10 @@ class _Run:
             whole[begin : begin + size].view(kind) for begin, size, kind in zip(begins, sizes, types, strict=True)
         ]
 
+    def rows(self, n: int) -> list[Array]:
+        """Return the first rows of all columns."""
+        return [values[:n] for values in self.columns]
+
     def put(self, column: int, first: int, values: Array) -> None:
         """Store values of a column from row `first` on."""
         if values.dtype.kind == "f" and self.columns[column].dtype.kind != "f":  # integers, some of them missing
@@ -218,10 +230,17 @@ def _batches(file: Any, groups: list[int], name: str, n_rows: int) -> Iterator[A
     return found
 
 
+def _give_back() -> None:
+    """Return what pyarrow does not use any more to the system: its allocator keeps it for each thread that read."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+
+
 def _open_bytes(metadata: Any, group: int) -> dict[str, int]:
     """Return what reading a row group in step takes for each column: path of the column -> bytes.
 
-    A dictionary is there encoded and decoded, a page compressed and not.
+    A dictionary and a page; what they are decompressed from is there for one column at a time.
     """
     found = {}
     described = metadata.row_group(group)
@@ -234,6 +253,5 @@ def _open_bytes(metadata: Any, group: int) -> dict[str, int]:
             dictionary = int(packed * whole / max(chunk.total_compressed_size, 1))
             dictionary = min(max(dictionary, 0), whole)
         page = min(whole - dictionary, PAGE_BYTES)
-        copies = 1 if chunk.compression == "UNCOMPRESSED" else 2
-        found[chunk.path_in_schema] = 2 * dictionary + copies * page + BUFFER_BYTES
+        found[chunk.path_in_schema] = dictionary + page + BUFFER_BYTES
     return found
