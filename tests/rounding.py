@@ -27,7 +27,10 @@ from tests import reference
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 EXP_ULP, LOG_ULP = 1.5, 5.0  # docs/numerics.md
 NEAR = {"float64": 16.0, "float32": 6.0}  # docs/numerics.md
-CUT = np.exp(-40.0)  # a fit drops responsibilities below it times the component's weight
+CUT = {
+    "float64": np.exp(-40.0),
+    "float32": np.exp(-28.0),
+}  # a fit drops responsibilities below it times the component's weight
 
 
 def gamma(n, unit):
@@ -83,7 +86,7 @@ def density(x, parameters, joint, dtype):
     r /= total[:, None]
     # exp(l - m): the difference is rounded, exp has its ulps, K of them are summed.
     shares = (r * (bound + v * np.abs(joint - largest[:, None]))).sum(axis=1)
-    sums = gamma(n_components + 2.0 * EXP_ULP + 1.0, v) + n_components * CUT
+    sums = gamma(n_components + 2.0 * EXP_ULP + 1.0, v) + n_components * CUT[dtype]
     logs = 2.0 * LOG_ULP * u * np.log(total) + u * (
         np.abs(largest) + 2.0 * np.abs(largest + np.log(total)) + 2 * abs(top)
     )
@@ -125,7 +128,7 @@ def m_step(x, parameters, r, sample_weight, bounds, dtype):
     share = w[:, None] * r  # (N, K)
     sums = gamma(n + 8, v)
     relative = bounds.log_responsibility + sums
-    lost = CUT * parameters.weights * w[:, None]  # what the cut takes, at most
+    lost = CUT[dtype] * parameters.weights * w[:, None]  # what the cut takes, at most
     s0 = share.sum(axis=0)
     d0 = (share * relative + lost).sum(axis=0)
     common = bounds.near or kind in ("tied", "spherical")

@@ -25,7 +25,8 @@ from fastgmm.kernels.tied import near_tied_block, scatter_block, tied_block
 
 Float64 = npt.NDArray[np.float64]
 
-CUT = -40.0  # responsibilities below e^CUT times the component's weight are dropped: docs/numerics.md
+CUT = {8: -40.0, 4: -28.0}  # by element size; responsibilities below e^CUT times the component's weight are dropped:
+# docs/numerics.md
 NEAR = {8: 16.0, 4: 6.0}
 """Distance of a mean from the common centre, in its own standard deviations, up to which sums about that centre do, by
 element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of seven."""
@@ -85,8 +86,9 @@ def _start(density: DensityLike, dtype: np.dtype[Any], body: Any, first: int, se
 
 def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
     """Log of a component's smallest responsibility, relative to the largest of a row, that counts."""
-    lowest = NEVER_CUT[program.dtype.itemsize]
-    cut = np.maximum(CUT + density.log_weights, lowest) if drop else np.full(program.n_components, lowest)
+    size = program.dtype.itemsize
+    lowest = NEVER_CUT[size]
+    cut = np.maximum(CUT[size] + density.log_weights, lowest) if drop else np.full(program.n_components, lowest)
     program.arrays[a.CUT] = cut.astype(program.dtype)
 
 
