@@ -23,6 +23,7 @@ from fastgmm.pieces import pieces
 Float32 = npt.NDArray[np.float32]
 STEPS = TILE // TERMS  # of a tile's rows
 CACHE = 1 << 19  # bytes of a second-level cache for the factors of components that are done together
+UPPER = np.uint32(0xFFFF0000)
 WORK = 4 * TILE_FLOATS
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
 TILES = 4  # of rows, between float32 and float64 sums: 768 rows
@@ -57,26 +58,27 @@ def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
 def pack_factors(factors: npt.NDArray[np.float64]) -> Float32:
     """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
     k, d, _ = factors.shape
-    b = blocks(d)
-    steps = [(i, s) for i in range(b) for s in range(i // 2 + 1)]
-    out = np.zeros((k, len(steps), PARTS, SIDE, TERMS), np.uint16)
+    places = [(i, s) for i in range(blocks(d)) for s in range(i // 2 + 1)]
+    out = np.empty((k, len(places), PARTS, SIDE, TERMS), np.uint16)
     for some in pieces(factors):
-        wide = np.zeros((factors[some].shape[0], b * SIDE, -(-d // TERMS) * TERMS), np.float32)
-        wide[:, :d, :d] = factors[some]
-        for part, values in enumerate(split(wide)):
-            for place, (i, s) in enumerate(steps):
-                out[some, place, part] = values[:, i * SIDE : (i + 1) * SIDE, s * TERMS : (s + 1) * TERMS]
+        given = factors[some]
+        tiles = np.zeros((len(given), len(places), SIDE, TERMS), np.float32)
+        for place, (i, s) in enumerate(places):
+            tile = given[:, i * SIDE : (i + 1) * SIDE, s * TERMS : (s + 1) * TERMS]
+            tiles[:, place, : tile.shape[1], : tile.shape[2]] = tile
+        for part, values in enumerate(split(tiles)):
+            out[some, :, part] = values
     return out.view(np.float32).reshape(k, -1)
 
 
 def split(x: Float32) -> list[npt.NDArray[np.uint16]]:
     """High, middle and low part of float32 numbers, each the upper half of a float32's bits."""
-    parts = []
-    for rounding in (0x8000, 0, 0):
-        part = (x.view(np.uint32) + np.uint32(rounding)) >> np.uint32(16)
-        parts.append(part.astype(np.uint16))
-        x = x - (part << np.uint32(16)).view(np.float32)
-    return parts
+    high = x.view(np.uint32) + np.uint32(0x8000)
+    high &= UPPER
+    rest = x - high.view(np.float32)
+    middle = rest.view(np.uint32) & UPPER
+    low = rest - middle.view(np.float32)
+    return [part.view(np.uint16)[..., 1::2] for part in (high, middle, low)]
 
 
 @inlined
