@@ -87,6 +87,23 @@ def test_workers_hand_on(client, here, monkeypatch):
     assert {len(shares) for shares in asked} == {2}
 
 
+def test_slabs_that_dask_spilled_to_disk(client, here):
+    """From the second iteration on, all of them are; a pass reads them and does as they had been in memory."""
+    spilled = []
+
+    def spill(dask_worker):
+        data = dask_worker.data
+        while data.memory:
+            data.evict()
+        return len(data.disk)
+
+    def between(_):
+        spilled.append(sum(client.run(spill).values()))
+
+    assert_same_bits(fastgmm.dask.fit(model("full"), generated(LENGTHS), client=client, callback=between), here)
+    assert spilled == [16] * 4
+
+
 def test_nothing_stays_behind(client):
     fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client)
 
@@ -98,12 +115,13 @@ def test_nothing_stays_behind(client):
 
 def test_a_worker_joins_and_takes_slabs_over(here):
     with local(1) as client:
-        shared = []
+        shared, alone = [], []
 
         def grow(info):
             if info.iteration == 1:
                 client.cluster.scale(2)
                 client.wait_for_workers(2, timeout=60)
+                alone.extend(shared)
 
         real = calls.Calls._round
 
@@ -116,8 +134,9 @@ def test_a_worker_joins_and_takes_slabs_over(here):
             patch.setattr(calls, "RENEW_SECONDS", 0.0)
             there = fastgmm.dask.fit(model("full"), generated(LENGTHS), client=client, callback=grow)
         assert_same_bits(there, here)
-        assert shared[0] == 1
-        assert shared[-1] == 2
+        assert set(alone) == {1}
+        assert set(shared[len(alone) :]) == {2}  # from the next iteration on
+        assert len(shared) > len(alone)
 
 
 def test_a_worker_leaves(here):

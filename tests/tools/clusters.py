@@ -1,12 +1,14 @@
 """Fits on clusters that are made as users make them: the same bits as in memory on each.
 
-    python -m tests.tools.clusters                # all of them, about a minute
+    python -m tests.tools.clusters                # all of them, about two minutes
     python -m tests.tools.clusters separate tls   # some
 
 separate  `dask scheduler` and two `dask worker` as processes of their own, started from the command line
-tls       the same with certificates that openssl makes
+hosts     the same with the scheduler and each worker on a loopback address of its own (Linux), in place of hosts
+tls       as separate, with certificates that openssl makes
 shell     `fastgmm fit --dask tcp://...` and `--dask tls://...` on those
 adaptive  `cluster.adapt(minimum=1, maximum=3)` grows and shrinks during a fit
+spilled   workers that may keep no slab in memory: Dask writes each to disk, where every pass reads it
 
 Prints one JSON object each.
 """
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,10 @@ import fastgmm
 import fastgmm.dask
 
 WAIT_SECONDS = 60.0
+HERE = ("127.0.0.1",) * 3  # addresses of the scheduler and of two workers
+HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+# A target below the size of a slab: whatever is stored goes to disk. The others look at the process, not at the data.
+SPILL = {"target": 0.0001, "spill": False, "pause": False}
 
 
 def chunk(number: int) -> Any:
@@ -70,13 +76,14 @@ def started(*words: str) -> Iterator[None]:
 
 
 @contextmanager
-def processes(folder: Path, security: Security | None) -> Iterator[tuple[Client, str]]:
-    """A scheduler and two workers from the command line, a client to them, and the scheduler's address."""
+def processes(folder: Path, security: Security | None, hosts: Sequence[str] = HERE) -> Iterator[tuple[Client, str]]:
+    """A scheduler and workers from the command line, a client to them, and the scheduler's address."""
     options = [] if security is None else certificates(folder)
     protocol = "tcp" if security is None else "tls"
     found = folder / f"{protocol}.json"
+    found.unlink(missing_ok=True)
     with ExitStack() as stack:
-        start = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol, "--no-dashboard"]
+        start = ["scheduler", "--host", hosts[0], "--port", "0", "--protocol", protocol, "--no-dashboard"]
         stack.enter_context(started(*start, "--scheduler-file", str(found), *options))
         until = time.monotonic() + WAIT_SECONDS
         while not found.exists() or not found.read_text():
@@ -84,12 +91,12 @@ def processes(folder: Path, security: Security | None) -> Iterator[tuple[Client,
                 msg = "the scheduler does not start"
                 raise TimeoutError(msg)
             time.sleep(0.05)
-        for _ in range(2):
-            worker = ["worker", "--scheduler-file", str(found), "--nthreads", "1", "--no-dashboard"]
+        for host in hosts[1:]:
+            worker = ["worker", "--scheduler-file", str(found), "--host", host, "--nthreads", "1", "--no-dashboard"]
             stack.enter_context(started(*worker, "--local-directory", str(folder), *options))
         address = json.loads(found.read_text())["address"]
         client = stack.enter_context(Client(address, security=security))
-        client.wait_for_workers(2, timeout=WAIT_SECONDS)
+        client.wait_for_workers(len(hosts) - 1, timeout=WAIT_SECONDS)
         yield client, address
 
 
@@ -109,13 +116,17 @@ def tls(folder: Path) -> Security:
     return Security(tls_ca_file=cert, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
 
 
-def try_processes(folder: Path, here: fastgmm.GaussianMixture, security: Security | None) -> dict[str, Any]:
+def try_processes(
+    folder: Path, here: fastgmm.GaussianMixture, security: Security | None, hosts: Sequence[str] = HERE
+) -> dict[str, Any]:
     """A fit through processes."""
-    with processes(folder, security) as (client, address):
+    with processes(folder, security, hosts) as (client, address):
+        workers = sorted(worker.rsplit(":", 1)[0] for worker in client.nthreads())
         start = time.perf_counter()
         there = fastgmm.dask.fit(model(), rows(), client=client)
         seconds = time.perf_counter() - start
-    return {"address": address.split("127")[0], "same_bits": same(there, here), "seconds": round(seconds, 2)}
+    scheduler = address.rsplit(":", 1)[0]
+    return {"scheduler": scheduler, "workers": workers, "same_bits": same(there, here), "seconds": round(seconds, 2)}
 
 
 def try_shell(folder: Path, security: Security | None) -> dict[str, Any]:
@@ -157,19 +168,40 @@ def try_adaptive(here: fastgmm.GaussianMixture) -> dict[str, Any]:
     return {**found, "same_bits": same(there, here)}
 
 
+def count_spilled(dask_worker: Any) -> list[int]:
+    """Return how many slabs and other results a worker keeps, and how many of them on disk."""
+    return [len(dask_worker.data), len(dask_worker.data.disk)]
+
+
+def try_spilled(here: fastgmm.GaussianMixture) -> dict[str, Any]:
+    """Workers whose slabs lie on disk."""
+    kept: list[list[int]] = []
+
+    def look(_: Any) -> None:
+        kept.append(np.sum(list(client.run(count_spilled).values()), axis=0).tolist())
+
+    limits = dask.config.set({f"distributed.worker.memory.{name}": value for name, value in SPILL.items()})
+    sizes: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": "2GB"}
+    with limits, LocalCluster(dashboard_address=":0", **sizes) as cluster, Client(cluster) as client:
+        there = fastgmm.dask.fit(model(), rows(), client=client, callback=look)
+    found = {"results": max(n for n, _ in kept), "of_them_on_disk": [min(m for _, m in kept), max(m for _, m in kept)]}
+    return {**found, "same_bits": same(there, here)}
+
+
 def main() -> None:
     warnings.simplefilter("ignore", fastgmm.ConvergenceWarning)
-    wanted = sys.argv[1:] or ["separate", "tls", "shell", "adaptive"]
     here = model().fit(np.concatenate([chunk(i) for i in range(4)]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ways = {
             "separate": lambda: try_processes(folder, here, None),
+            "hosts": lambda: try_processes(folder, here, None, HOSTS),
             "tls": lambda: try_processes(folder, here, tls(folder)),
             "shell": lambda: {"tcp": try_shell(folder, None), "tls": try_shell(folder, tls(folder))},
             "adaptive": lambda: try_adaptive(here),
+            "spilled": lambda: try_spilled(here),
         }
-        for way in wanted:
+        for way in sys.argv[1:] or ways:
             print(json.dumps({"what": way, **ways[way]()}), flush=True)
 
 
