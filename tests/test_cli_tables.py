@@ -111,7 +111,7 @@ def test_csv_round_trip_keeps_every_bit(tmp_path_factory, rows):
         ("1,2\n3,x y z\n", r"row 2 \(line 2\), column 2: 'x y z' is no number"),
         ("a,b\n1,2\n3,nan\n", r"row 2 \(line 3\), column 'b': nan is no number"),
         ("a,b\n\n1,2\n-inf,5\n", r"row 2 \(line 4\), column 'a': -inf is no number"),
-        ("a,b\n1,2\n3\n", r"row 2 \(line 3\): has 1 fields, expected 2"),
+        ("a,b\n1,2\n3\n", r"row 2 \(line 3\): has 1 field, expected 2"),
         ("a,b\n1,2\n3,4,5\n", r"row 2 \(line 3\): has 3 fields, expected 2"),
         ("a,b\n1,1_000\n", r"'1_000' is no number"),
         ("a,b\n1,1e999\n", r"column 'b': inf is no number"),

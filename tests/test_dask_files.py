@@ -10,7 +10,7 @@ import fastgmm.dask
 from fastgmm.cli import main
 from fastgmm.dask import inputs
 from fastgmm.data.ranges import read_range
-from fastgmm.errors import DataChangedError, InvalidDataTypeError, InvalidParameterError
+from fastgmm.errors import DataChangedError, InvalidDataTypeError, InvalidParameterError, NonFiniteDataError
 from tests.daskhelp import assert_same_bits, local, make_data, model
 
 pa = pytest.importorskip("pyarrow", reason="Dask reads Parquet files with pyarrow")
@@ -94,6 +94,26 @@ def test_the_shell_starts_a_cluster(folder, tmp_path):
     assert fastgmm.load(there).means_.tobytes() == fastgmm.load(here).means_.tobytes()
 
 
-def test_the_shell_says_what_it_expected(folder, capsys):
-    assert main(["fit", str(folder / "x.npy"), "-k", "3", "--dask", "two"]) == 1
-    assert "local:N or the address of a scheduler" in capsys.readouterr().err
+@pytest.mark.parametrize("where", ["two", "local:0", "tcp://", "tcp://host", "pigeon://host:1"])
+def test_the_shell_says_what_it_expected(folder, capsys, where):
+    assert main(["fit", str(folder / "x.npy"), "-k", "3", "--dask", where]) == 1
+    assert f"local:N or the address of a scheduler such as tcp://host:8786; got {where!r}" in capsys.readouterr().err
+
+
+def test_a_bad_value_in_one_of_many_files_is_placed(client, tmp_path, capsys):
+    """By the library and by the shell, as without a cluster."""
+    for number in range(3):
+        x = X[number * 1_000 : (number + 1) * 1_000].copy()
+        if number == 2:
+            x[123, 1] = np.nan
+        pq.write_table(pa.table({f"x{j}": x[:, j] for j in range(3)}), tmp_path / f"{number}.parquet")
+    file = tmp_path / "2.parquet"
+    for fit in (model("diag").fit, lambda rows: fastgmm.dask.fit(model("diag"), rows, client=client)):
+        with pytest.raises(NonFiniteDataError, match="which is row 124 of") as error:
+            fit(fastgmm.open_rows(tmp_path))
+        assert f"row 2123 (from 0), which is row 124 of {file}, column 'x1' is NaN" in str(error.value)
+        assert (error.value.row, error.value.column) == (2123, 1)
+    words = ["fit", str(tmp_path), "-k", "3", "--dask", client.scheduler.address, "--out", str(tmp_path / "m.npz")]
+    assert main(words) == 1
+    assert f"{file}, row 124, row 2124 of all files, column 'x1': nan is no number" in capsys.readouterr().err
+    assert not (tmp_path / "m.npz").exists()

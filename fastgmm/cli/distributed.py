@@ -16,6 +16,8 @@ __all__ = ["fitting"]
 
 CONNECT_SECONDS = 15
 
+EXPECTED = "--dask: expected local:N or the address of a scheduler such as tcp://host:8786; got {!r}."
+
 Fit = Callable[..., None]
 """``(model, data, bar, **limits)``, with the progress bar as callback and what else the estimator's `fit` takes."""
 
@@ -41,8 +43,7 @@ def fitting(where: str | None) -> Iterator[Fit]:
         return
     local = re.fullmatch(r"local:([1-9][0-9]*)", where)
     if local is None and "://" not in where:
-        msg = f"--dask: expected local:N or the address of a scheduler such as tcp://host:8786; got {where!r}."
-        raise InvalidDataError(msg)
+        raise InvalidDataError(EXPECTED.format(where))
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -60,6 +61,8 @@ def fitting(where: str | None) -> Iterator[Fit]:
     except OSError as error:
         msg = f"no Dask scheduler answers at {where} within {CONNECT_SECONDS} s"
         raise ClusterError(msg) from error
+    except ValueError as error:  # no port, or another scheme
+        raise InvalidDataError(EXPECTED.format(where)) from error
     with client:
         yield _on(client)
 

@@ -20,6 +20,7 @@ from fastgmm.dask.inputs import check_features, collect, shape_of
 from fastgmm.dask.rows import DaskRows
 from fastgmm.dask.session import serving
 from fastgmm.dask.sums import accumulate_on, grid_rows
+from fastgmm.data import StreamRows, opened
 from fastgmm.estimators._engine import Engine
 from fastgmm.estimators._sklearn import naming_bad_values
 from fastgmm.estimators.gaussian import GaussianMixture
@@ -141,6 +142,7 @@ def _rows(
     fitted: bool = False,
 ) -> DaskRows:
     """Return data of any kind as distributed rows."""
+    X = opened(X)
     x, weight, names = collect(X, sample_weight, dtype, cluster)
     if fitted:
         check_features(model, x)
@@ -148,7 +150,8 @@ def _rows(
     else:
         k, family = shape_of(model)
     block = grid_rows(k, x.shape[1], family, x.dtype)
-    return DaskRows(cluster, x, weight, names=names, block_rows=block, persist=persist)
+    files = X if isinstance(X, StreamRows) else None
+    return DaskRows(cluster, x, weight, names=names, block_rows=block, persist=persist, files=files)
 
 
 def _draw(rows: DaskRows, n_components: int, rng: np.random.Generator, *, spread_only: bool = False) -> RowSample:

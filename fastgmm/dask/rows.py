@@ -21,6 +21,7 @@ import numpy as np
 
 from fastgmm.dask import tasks
 from fastgmm.dask.cluster import Cluster
+from fastgmm.data import StreamRows
 from fastgmm.data.weights import PIECE, safe_scale
 from fastgmm.errors import InvalidDataError
 from fastgmm.kernels.fold import RADIX
@@ -55,6 +56,8 @@ class DaskRows:
         Of the grid that slabs should fit.
     persist : bool
         Whether workers keep their slabs from pass to pass.
+    files : StreamRows, or None
+        What the rows are read from, if from files: knows where a row is, for messages.
 
     Attributes
     ----------
@@ -76,8 +79,10 @@ class DaskRows:
         names: tuple[str, ...] | None = None,
         block_rows: int,
         persist: bool = True,
+        files: StreamRows | None = None,
     ) -> None:
         self.cluster = cluster
+        self.files = files
         self.names = names
         self.persist = persist
         self.dtype: np.dtype[Any] = x.dtype

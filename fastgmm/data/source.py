@@ -104,12 +104,14 @@ def name_bad_value(rows: Rows, *, weightable: bool = True) -> None:
     NonFiniteDataError
         Naming row and column as the user counts them, and the file.
     """
-    if isinstance(rows, StreamRows):
-        raise_non_finite(
-            rows.originals(), names=rows.names, weightable=weightable, place=rows.place, is_missing=rows.is_missing
-        )
-    else:
+    # Rows that are read in blocks know their files; rows on a cluster know what they were read from.
+    files = rows if isinstance(rows, StreamRows) else getattr(rows, "files", None)
+    if files is None:
         raise_non_finite(rows.originals(), names=rows.names, weightable=weightable)
+    else:
+        raise_non_finite(
+            rows.originals(), names=rows.names, weightable=weightable, place=files.place, is_missing=files.is_missing
+        )
 
 
 def _weighted(reader: Reader, sample_weight: Any) -> Rows:

@@ -169,9 +169,8 @@ class CsvPart(Part):
         width = len(self.names)
         for offset, (fields, line) in enumerate(chunk):
             if len(fields) != width:
-                msg = (
-                    f"{self.source}, row {row + offset + 1} (line {line}): has {len(fields)} fields, expected {width}."
-                )
+                has = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+                msg = f"{self.source}, row {row + offset + 1} (line {line}): has {has}, expected {width}."
                 raise InvalidDataError(msg)
         values = np.empty((len(chunk), len(columns)))
         for j, column in enumerate(columns):
