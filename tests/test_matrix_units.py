@@ -82,6 +82,34 @@ def test_densities(d, count):
 
 
 @with_units
+def test_parts_of_tiny_numbers_stay_apart():
+    """Low parts below 2^-126 have bits where the neighbour's are."""
+    rng = rng_for(2)
+    d, count = 40, 48
+    tiny = (rng.normal(size=(1, d, 48)) * 2.0 ** rng.integers(-149, -100, (1, d, 48))).astype(np.float32)
+    columns = np.zeros(-(-count // TERMS) * -(-d // TERMS) * matrix.PAIR * matrix_units.STEP_FLOATS, np.float32)
+    compare(matrix.split_columns, matrix_twins.split_columns, tiny, count, d, columns, exact=True)
+    rows = np.zeros((count, 48), np.float32)
+    rows[:, :d] = tiny[0].T
+    halves = np.zeros(2 * 3 * matrix_units.STEP_FLOATS, np.float32)
+    compare(matrix.split_halves, matrix_twins.split_halves, rows, count, 48, halves, exact=True)
+
+
+@with_units
+@pytest.mark.parametrize("scale", [1e-20, 1e-24, 1e-30, 1e-38, 1e-44])
+def test_a_feature_of_tiny_numbers(scale):
+    """A variance that is given may be far larger than the data's."""
+    x, density = problem(500, 64, 3)
+    x[:, 3] *= np.float32(scale)
+    assert body_for(density) is matrix_full_block
+    each = passes.score_samples(as_rows(x), density)
+    np.testing.assert_allclose(each, passes.score_samples(as_rows(x.astype(float)), density), rtol=1e-5, atol=1e-4)
+    mine, exact = sums(x, density), sums(x.astype(float), density)
+    np.testing.assert_allclose(mine["scatter"], exact["scatter"], rtol=0.0, atol=1e-5 * 500)
+    np.testing.assert_allclose(mine["mean"], exact["mean"], rtol=0.0, atol=1e-5)
+
+
+@with_units
 @dimensions
 @counts
 @pytest.mark.parametrize("k", [1, 2, 5])

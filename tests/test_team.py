@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture, Mixture, open_rows, passes
-from fastgmm.data import as_rows
+from fastgmm.data import as_rows, pump
 from fastgmm.kernels import _jit, runner, team
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels.runner import Runner
@@ -52,6 +52,43 @@ def test_streams_have_the_bits_of_arrays(prefetch, block_rows, monkeypatch):
     monkeypatch.setattr(team.Team, "begin", lambda self, wave, real=team.Team.begin: begun.append(real(self, wave)))
     assert sums(open_rows([X], block_bytes=block_rows * D * 8, prefetch=prefetch)) == expected
     assert (len(begun) > 2) == (prefetch > 1)
+
+
+@pytest.mark.usefixtures("_four_threads")
+@pytest.mark.parametrize("module", [team, pump])
+def test_an_interrupt_while_a_thread_is_started_leaves_none(module, monkeypatch, tmp_path):
+    """The thread runs, but nobody was told; and the next passes get the bits they should."""
+    np.save(tmp_path / "x.npy", X)
+    source = open_rows(tmp_path / "x.npy", block_bytes=4000 * D * 8)
+    expected = sums(as_rows(X))
+
+    def begun(thread, real=module.begun):
+        assert real(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "begun", begun)
+        with pytest.raises(KeyboardInterrupt):
+            sums(source)
+    assert helpers() == []
+    assert [sums(source) for _ in range(3)] == [expected] * 3
+
+
+def test_every_helper_is_ended_whatever_happens_to_one():
+    ended = []
+
+    class Stubborn:
+        def __init__(self, number):
+            self.number = number
+
+        def end(self):
+            ended.append(self.number)
+            if self.number == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        team._end([Stubborn(number) for number in range(4)])
+    assert ended == [0, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("_four_threads")
@@ -134,7 +171,7 @@ def test_a_stream_starts_no_thread_of_the_threading_layer():
 import sys
 sys.path.insert(0, {str(TOP)!r})
 from fastgmm import open_rows
-from fastgmm.data import as_rows
+from fastgmm.data import as_rows, pump
 from fastgmm.kernels import _jit
 from tests import test_team as t
 for source in (open_rows([t.X], block_bytes=1 << 19), as_rows(t.X)):

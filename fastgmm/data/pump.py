@@ -85,14 +85,14 @@ def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
             full.put(error)
 
     thread = threading.Thread(target=work, name="fastgmm-reader", daemon=True)
-    if not begun(thread):
-        for block, buffer in read(take):
-            yield block
-            free.put(buffer)
-        return
     held: deque[Buffer] = deque()
     most = 2 if len(buffers) > 2 else 1
     try:
+        if not begun(thread):
+            for block, buffer in read(take):
+                yield block
+                free.put(buffer)
+            return
         while (item := full.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -101,8 +101,11 @@ def pumped(read: Read, buffers: list[Buffer]) -> Iterator[RowBlock]:
             if len(held) == most:
                 free.put(held.popleft())
     finally:
+        kept = list(buffers)
+        buffers.clear()  # until the thread has ended, it may write to them, also where this is interrupted
         stopped.set()
         free.put(None)
-        thread.join(JOIN_SECONDS)
-        if thread.is_alive():
-            buffers.clear()  # it may still write to them
+        if thread.ident is not None:  # else it has not begun, and will see that it is to stop
+            thread.join(JOIN_SECONDS)
+        if not thread.is_alive():
+            buffers.extend(kept)

@@ -1,8 +1,8 @@
 """Matrix units: Intel's AMX, which multiplies 16 x 32 by 32 x 16 numbers of 16 bits (bfloat16) in one instruction.
 
-A float32 number is the sum of three such numbers, high + middle + low, but for its last bit or none. Of the nine
-products of two numbers' parts the six largest make up the product to some 2^-24, and every sum is a float32: what comes
-out is as good as float32 arithmetic, and the units do it at more than twice the speed of the multiply-add units.
+A float32 number is the sum of three such numbers, high + middle + low. Of the nine products of two numbers' parts the
+six largest make up the product to within 2^-22, as a rule 2^-26, and every sum is a float32: what comes out is as good
+as float32 arithmetic, and the units do it at more than twice the speed of the multiply-add units.
 
 - `split` takes numbers apart; `paired` puts the parts of two vectors side by side, as the units want them.
 - `multiply_add` adds the six products of up to two left factors with up to two right factors to their sums, which stay
@@ -161,7 +161,8 @@ def split(e: Emitter, x: Value) -> list[Value]:
         part = builder.and_(bits, mask)
         parts.append(part)
         x = e.minus(x, builder.bitcast(part, e.vector))
-    return [*parts, builder.bitcast(x, _integers(e))]
+    # the mask tells for subnormal numbers only, whose stray bits would go to a neighbour in `paired`
+    return [*parts, builder.and_(builder.bitcast(x, _integers(e)), mask)]
 
 
 def paired(e: Emitter, first: list[Value], second: list[Value], out: Value) -> None:

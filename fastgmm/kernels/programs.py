@@ -204,7 +204,7 @@ def _shared(k: int, d: int) -> int:
 
 
 def _moderate(factors: Float64) -> bool:
-    """Whether the data's spread, and 2^-16 of it, are far from what matrix units take for zero."""
+    """Whether the components' spread, given the features before, is far from what matrix units take for zero."""
     scales = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     return bool(scales.min() > MODERATE[0] and scales.max() < MODERATE[1])
 

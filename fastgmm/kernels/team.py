@@ -60,10 +60,15 @@ class _Helper:
             raise error
 
     def end(self) -> None:
-        """End the thread, after what it does; nothing interrupts this, since it may still read the caller's rows."""
-        self._orders.put(None)
-        while self._thread.is_alive():
+        """End the thread, after what it does; an interrupt has to wait, since it may still read the caller's rows."""
+        told = False
+        while True:
             with suppress(BaseException):
+                if not told:
+                    self._orders.put(None)
+                    told = True
+                if not self._thread.is_alive():
+                    return
                 self._thread.join()
 
 
@@ -146,15 +151,19 @@ class Team:
 
     ahead = 2
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self) -> None:
         self._waves: list[Wave] = []
         self._helpers: list[_Helper] = []
-        draw_items(0, 0, 0, 0, np.zeros(1, np.int64).ctypes.data)  # loads the code: not in several threads at once
+
+    def gather(self, threads: int) -> None:
+        """Start the threads; what is interrupted here leaves them to `end`."""
+        counter = np.zeros(2 * FIRST, np.int64)  # it has a name, so that it lives as long as the call
+        draw_items(0, 0, 0, 0, counter.ctypes.data)  # loads the code: not in several threads at once
         for number in range(1, threads):
-            helper = _Helper(number)
-            if not helper.begin():
+            self._helpers.append(_Helper(number))
+            if not self._helpers[-1].begin():
+                self._helpers.pop()
                 break
-            self._helpers.append(helper)
 
     def begin(self, wave: Wave) -> None:
         """Have the helpers draw items, once they are done with the waves before."""
@@ -184,8 +193,16 @@ class Team:
         """End the threads; where a wave is not finished, after the items that they have drawn."""
         for wave in self._waves:
             wave.counter[FIRST] = ALL
-        for helper in self._helpers:
-            helper.end()
+        _end(self._helpers)
+
+
+def _end(helpers: list[_Helper]) -> None:
+    """End each, whatever happens to the one before."""
+    if helpers:
+        try:
+            helpers[0].end()
+        finally:
+            _end(helpers[1:])
 
 
 def _order(wave: Wave) -> tuple[int, int, int, int]:
@@ -195,8 +212,9 @@ def _order(wave: Wave) -> tuple[int, int, int, int]:
 @contextmanager
 def team(threads: int) -> Iterator[Crew]:
     """Give a team of at most so many threads, which end with the context."""
-    crew = Team(threads)
+    crew = Team()
     try:
+        crew.gather(threads)
         yield crew
     finally:
         crew.end()
