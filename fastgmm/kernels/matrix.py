@@ -5,7 +5,8 @@ Layouts, in float32 elements; B = ceil(D / 16) blocks and S = ceil(D / 32) steps
 * columns: (R, S, 2, parts, tile), right factors of the density: terms are features, columns are two times 16 rows;
 * factors: for block i of a triangle's rows and step s <= i / 2 the three parts of a left factor, one after another;
 * halves: (R, B, parts, tile), right factors of the moments: terms are rows t and t + 16, columns are features;
-* weighted: (2, R, parts, tile), left factors of the moments for two blocks of features in turn;
+* weighted: (2, R, 2, parts, tile), left factors of the moments: for two blocks of features in turn, of two components;
+* sums: (K, B (B + 1) / 2, tile), the tiles of the lower triangles, row by row;
 * moments: as `micro.rank_update` packs them, which for vectors of 16 means: row i of the triangle begins at
   128 b (b + 1) + (i mod 16) 16 (b + 1) with b = i / 16, and has 16 (b + 1) columns.
 
@@ -36,7 +37,7 @@ from fastgmm.kernels.micro import V, add_to
 from fastgmm.kernels.simd import Emitter, Value, micro
 
 WIDTH = V * SIDE  # rows of a panel
-PAIR = 2  # products of a step that share a left factor
+PAIR = 2  # right factors that share a left one, and components that share right ones
 
 
 def _blocks(e: Emitter, n: Value, size: int) -> Value:
@@ -282,11 +283,10 @@ def matrix_moments(
                 right = e.at(halves, e.times(e.add(e.times(s, blocks), j), STEP_FLOATS))
                 mine = e.at(left, e.times(s, PAIR * STEP_FLOATS))
                 next_c, next_i, other = following
-                weigh = weigher(next_c, next_i, s, other) if busy else None
+                weigh = weigher(next_c, next_i, s, other) if busy else lambda _: None
 
-                def meanwhile(place: int, weigh: Callable[[range], None] | None = weigh) -> None:
-                    if weigh is not None:
-                        weigh(range(3 * place, min(3 * place + 3, SIDE)))
+                def meanwhile(place: int, weigh: Callable[[range], None] = weigh) -> None:
+                    weigh(range(3 * place, min(3 * place + 3, SIDE)))
 
                 lefts = [e.at(mine, g * STEP_FLOATS) for g in range(PAIR)]
                 rights = [e.at(right, h * STEP_FLOATS) for h in range(tiles)]

@@ -16,6 +16,7 @@ from fastgmm.kernels import matrix, micro, tile
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
+from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
 from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, prefetch_tile, workspace
 from fastgmm.pieces import pieces
@@ -31,26 +32,26 @@ TILES = 4  # of rows, between float32 and float64 sums: 768 rows
 
 def blocks(n_features: int) -> int:
     """Blocks of 16 features."""
-    return -(-n_features // SIDE)
+    return padded_width(n_features, 4) // SIDE
 
 
 @helper
 def columns_length(n_features: int) -> int:
-    """Elements of a tile's columns, or halves: they share a place, for they are not needed at once."""
-    return STEPS * ((n_features + TERMS - 1) // TERMS) * matrix.PAIR * STEP_FLOATS
+    """Elements of the columns of 32 rows; halves take no more, and their place, for both are not needed at once."""
+    return ((n_features + TERMS - 1) // TERMS) * matrix.PAIR * STEP_FLOATS
 
 
 def extra_bytes(n_components: int, n_features: int) -> int:
     """Scratch of a worker: products, left factors, columns or halves, sums of an even number of components."""
     b = blocks(n_features)
     sums = (n_components + n_components % 2) * (b * (b + 1) // 2) * TILE_FLOATS
-    return 4 * (WORK + WEIGHTED + columns_length(n_features) + sums)
+    return 4 * (WORK + WEIGHTED + STEPS * columns_length(n_features) + sums)
 
 
 def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
     """(K, D) in whole blocks, filled with zeros."""
     k, d = shifts.shape
-    out = np.zeros((k, blocks(d) * SIDE), np.float32)
+    out = np.zeros((k, padded_width(d, 4)), np.float32)
     out[:, :d] = shifts
     return out
 
@@ -96,14 +97,12 @@ def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
     """One block of rows; see `arguments.py`."""
     ws = workspace(table, worker, tag)
     begin, end, slot = begin_block(table, item)
-    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+    d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     shifts, factors, log_norm = parameters(table, tag)
-    length, width = table[a.FACTOR_LENGTH], (d + SIDE - 1) // SIDE * SIDE
-    step = (d + TERMS - 1) // TERMS * matrix.PAIR * STEP_FLOATS  # columns of 32 rows
+    length, columns = table[a.FACTOR_LENGTH], columns_length(d)
     group = max(CACHE // (length * 4), 1)
-    columns = columns_length(d)
     work, weighted, split_rows = ws.extra, at(ws.extra, WORK), at(ws.extra, WORK + WEIGHTED)
-    sums = at(split_rows, columns)
+    sums = at(split_rows, STEPS * columns)
     matrix.begin_units(work)
     held = 0  # tiles whose moments are in `sums`
     for first in range(begin, end, TILE):
@@ -112,8 +111,8 @@ def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
         for c in range(0, k, group):
             for t in range(0, total, TERMS):
                 matrix.matrix_density(
-                    at(split_rows, t // TERMS * step),
-                    at(shifts, c * width),
+                    at(split_rows, t // TERMS * columns),
+                    at(shifts, c * padded),
                     at(factors, c * length),
                     length,
                     d,

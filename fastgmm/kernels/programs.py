@@ -94,35 +94,66 @@ def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
 
 def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     (k, d), size = density.means.shape, dtype.itemsize
-    padded = layout.padded_width(d, size)
     if d <= LARGEST:
-        program, top = _start(density, dtype, make_block(d), padded, d * (d + 1) // 2)
-        program.arrays[a.FACTORS] = layout.pack_small(density.factor, dtype)
-    else:
-        centre = common_centre(density)
-        shifts = _products(density.factor, density.means - centre)
-        near = _squares(shifts).max() <= NEAR[size] ** 2
-        shared = _shared(k, d) if near else 0
-        length, lanes = layout.moment_length(d, size), VECTOR_BYTES // size
-        products = layout.product_vectors(d, lanes) if shared == a.BY_PRODUCTS else np.empty((0, 3), np.int64)
-        units = near and shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor)
-        body = matrix_full_block if units else near_full_block if near else full_block
-        program, top = _start(density, dtype, body, padded, length + len(products) * lanes)
-        factors = pack_factors(density.factor) if units else layout.pack_triangles(density.factor, dtype)
-        program.arrays[a.FACTORS] = factors
-        program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
-        if near:
-            _about(program, centre)
-            if body is matrix_full_block:
-                program.arrays[a.MEANS] = pack_shifts(-shifts)
-                program.numbers[a.EXTRA] = extra_bytes(k, d)
-                return program, top
-            program.arrays[a.MEANS] = (-shifts).astype(dtype)
-            program.arrays[a.VECTORS] = products
-            program.numbers.update({a.SHARED: shared, a.PRODUCTS: length, a.N_VECTORS: len(products)})
-            return program, top
-        program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, padded)
+        return _small(density, dtype)
+    centre = common_centre(density)
+    shifts = _products(density.factor, density.means - centre)
+    if not _squares(shifts).max() <= NEAR[size] ** 2:
+        return _far_full(density, dtype)
+    shared = _shared(k, d)
+    if shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor):
+        return _matrix_full(density, dtype, centre, shifts)
+    return _near_full(density, dtype, centre, shifts, shared)
+
+
+def _small(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    d = density.means.shape[1]
+    program, top = _start(density, dtype, make_block(d), layout.padded_width(d, dtype.itemsize), d * (d + 1) // 2)
+    program.arrays[a.FACTORS] = layout.pack_small(density.factor, dtype)
     program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
+    return program, top
+
+
+def _full(
+    density: DensityLike, dtype: np.dtype[Any], body: Any, factors: npt.NDArray[Any], more: int = 0
+) -> tuple[Program, float]:
+    """What the ways of full covariances share; `more` numbers follow a component's second moments."""
+    d, size = density.means.shape[1], dtype.itemsize
+    program, top = _start(density, dtype, body, layout.padded_width(d, size), layout.moment_length(d, size) + more)
+    program.arrays[a.FACTORS] = factors
+    program.numbers[a.FACTOR_LENGTH] = factors.shape[1]
+    return program, top
+
+
+def _far_full(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    d = density.means.shape[1]
+    program, top = _full(density, dtype, full_block, layout.pack_triangles(density.factor, dtype))
+    program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
+    program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, layout.padded_width(d, dtype.itemsize))
+    return program, top
+
+
+def _near_full(
+    density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64, shared: int
+) -> tuple[Program, float]:
+    d, size = density.means.shape[1], dtype.itemsize
+    lanes = VECTOR_BYTES // size
+    products = layout.product_vectors(d, lanes) if shared == a.BY_PRODUCTS else np.empty((0, 3), np.int64)
+    factors = layout.pack_triangles(density.factor, dtype)
+    program, top = _full(density, dtype, near_full_block, factors, len(products) * lanes)
+    _about(program, centre)
+    program.arrays[a.MEANS] = (-shifts).astype(dtype)
+    program.arrays[a.VECTORS] = products
+    place = layout.moment_length(d, size)
+    program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: len(products)})
+    return program, top
+
+
+def _matrix_full(density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64) -> tuple[Program, float]:
+    program, top = _full(density, dtype, matrix_full_block, pack_factors(density.factor))
+    _about(program, centre)
+    program.arrays[a.MEANS] = pack_shifts(-shifts)
+    program.numbers[a.EXTRA] = extra_bytes(*density.means.shape)
     return program, top
 
 
