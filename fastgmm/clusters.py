@@ -59,8 +59,8 @@ def lloyd(
         As `fastgmm.passes.assign`.
     """
     late = deadline is not None and time.perf_counter() >= deadline
-    if not late and is_short(rows.n_rows, centers.shape[0], centers.shape[1], rounds):
-        program, moved = lloyd_program(spheres(centers), rows.dtype, tol, rounds)
+    program, moved = lloyd_program(spheres(centers), rows.dtype, tol, rounds)
+    if not late and is_short(program, rows.n_rows):
         if Runner(1).run(program, rows, a.ASSIGN)[a.LOST] > 0.0:
             passes.raise_lost(rows)
         return moved

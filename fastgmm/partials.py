@@ -84,7 +84,7 @@ class Work:
     def block_rows(self) -> int:
         """Rows of a block."""
         program = self.program()
-        return block_rows(program.n_components, program.n_features, program.slot_length)
+        return block_rows(program.n_components, program.slot_length)
 
     @property
     def n_blocks(self) -> int:

@@ -18,10 +18,10 @@ import numpy as np
 from fastgmm.density import Density
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import layout
 from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
 from fastgmm.kernels.sums import MOMENTS, second, zeroth_and_first
+from fastgmm.kernels.unpack import unpack_moments
 from fastgmm.nearest import nearest
 from fastgmm.stats import SufficientStatistics, scatter_shape
 from fastgmm.typing import Array, Float64Array, IntArray, RowSource
@@ -219,7 +219,7 @@ class Accumulator:
             program = scatter_program(centre, np.dtype(np.float64))
             total = self._run(program, a.FIT)
             s0, s1 = zeroth_and_first(program, total)
-            s2 = layout.unpack_moments(second(program, total), centre.shape[0], program.dtype.itemsize)[0]
+            s2 = unpack_moments(second(program, total), centre.shape[0], program.dtype.itemsize)[0]
             if not np.isfinite(np.diag(s2)).all():
                 raise_non_finite(self.rows)
                 return centre, s2  # finite rows whose squares are not: `_pooled` will do without

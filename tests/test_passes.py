@@ -47,7 +47,7 @@ def make_rows(params, n, seed=0, dtype=np.float64):
 def block_of(params, dtype=np.float64):
     """Rows of a block of the grid, as the pass will lay it."""
     program, _ = passes._build(covariance.density(params), np.dtype(dtype))
-    return block_rows(program.n_components, program.n_features, program.slot_length)
+    return block_rows(program.n_components, program.slot_length)
 
 
 def run(x, params, weight=None, **options):

@@ -125,7 +125,8 @@ def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
         real(*arguments)
 
     monkeypatch.setattr(team, "launch", counted)
-    row = runner.row_seconds(3, d)
+    program, _ = passes._build(density, rows.dtype)
+    row = runner.row_seconds(program.n_components, program.slot_length)
     for tiles in (1, 3):
         launches.clear()
         monkeypatch.setattr(runner, "LAUNCH_SECONDS", row * a.TILE * (tiles + 0.5))

@@ -126,4 +126,4 @@ def grid_rows(n_components: int, n_features: int, covariance_type: str, dtype: A
     )
     density = covariance.density(params)
     program, _ = PROGRAMS[density.kind](density, np.dtype(dtype))
-    return block_rows(n_components, n_features, program.slot_length)
+    return block_rows(n_components, program.slot_length)

@@ -81,26 +81,22 @@ def moment_length(n_features: int, size: int) -> int:
     return sum(q * padded_width(first + q, size) for first, q in row_blocks(n_features))
 
 
+@functools.lru_cache(maxsize=8)
+def _moment_places(n: int, size: int) -> npt.NDArray[np.intp]:
+    """Where the packed second moments hold those of two features, (n, n)."""
+    places, offset = np.empty((n, n), np.intp), 0
+    for first, q in row_blocks(n):
+        width = padded_width(first + q, size)
+        for i in range(first, first + q):
+            places[i, : i + 1] = places[: i + 1, i] = offset + np.arange(i + 1)
+            offset += width
+    return places
+
+
 def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
     """(K, moment_length) as symmetric (K, D, D)."""
-    out = np.empty((packed.shape[0], n_features, n_features))
-    for some in pieces(out):
-        _unpack_moments(packed[some], size, out[some])
+    out: Float64 = np.take(packed, _moment_places(n_features, size), axis=1)
     return out
-
-
-def _unpack_moments(packed: Float64, size: int, out: Float64) -> None:
-    k, n_features, _ = out.shape
-    offset = 0
-    for first, q in row_blocks(n_features):
-        width = padded_width(first + q, size)
-        block = packed[:, offset : offset + q * width].reshape(k, q, width)
-        last = first + q
-        out[:, first:last, :first] = block[:, :, :first]
-        out[:, :first, first:last] = block[:, :, :first].transpose(0, 2, 1)
-        square = np.tril(block[:, :, first:last])
-        out[:, first:last, first:last] = square + np.tril(square, -1).transpose(0, 2, 1)
-        offset += q * width
 
 
 @functools.cache
@@ -118,21 +114,28 @@ def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
     return np.array(vectors, np.int64)
 
 
-def unpack_products(packed: Float64, n: int, lanes: int) -> tuple[Float64, Float64]:
-    """(K, length L) as first moments (K, D) and symmetric second moments (K, D, D)."""
-    first, second = np.empty((len(packed), n)), np.empty((len(packed), n, n))
+@functools.lru_cache(maxsize=8)
+def _product_places(n: int, lanes: int) -> npt.NDArray[np.intp]:
+    """Where the packed sums hold the n features, and the products of two of them, (1 + n, n)."""
+    places = np.empty((1 + n, n), np.intp)
     for v, (i, j, contents) in enumerate(product_vectors(n, lanes).tolist()):
-        values = packed[:, v * lanes : v * lanes + min(lanes, n - j)]
-        columns = np.arange(j, j + values.shape[1])
+        columns = np.arange(j, min(j + lanes, n))
+        where = v * lanes + columns - j
         if contents == products.PLAIN:
-            first[:, columns] = values
+            places[0, columns] = where
             continue
         own = columns <= i
-        second[:, i, columns[own]] = second[:, columns[own], i] = values[:, own]
+        places[1 + i, columns[own]] = places[1 + columns[own], i] = where[own]
         if contents != products.OWN:
             others = n - 1 - columns[~own]
-            second[:, n - 2 - i, others] = second[:, others, n - 2 - i] = values[:, ~own]
-    return first, second
+            places[n - 1 - i, others] = places[1 + others, n - 2 - i] = where[~own]
+    return places
+
+
+def unpack_products(packed: Float64, n: int, lanes: int) -> tuple[Float64, Float64]:
+    """(K, length L) as first moments (K, D) and symmetric second moments (K, D, D)."""
+    both = np.take(packed, _product_places(n, lanes), axis=1)
+    return both[:, 0], both[:, 1:]
 
 
 @functools.cache

@@ -81,11 +81,11 @@ def lloyd_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Nu
             return
 
 
-def is_short(n_rows: int, n_components: int, n_features: int, rounds: int) -> bool:
-    """Whether so many rounds are one block of rows and take no longer than a launch may."""
-    seconds = 2 * rounds * n_rows * row_seconds(n_components, n_features)  # twice: certainly one launch then
-    # What a partial holds matters only where rows are long, and blocks are not smaller then than what a launch may do.
-    return seconds <= LAUNCH_SECONDS and n_rows <= block_rows(n_components, n_features, 0)
+def is_short(program: Program, n_rows: int) -> bool:
+    """Whether all rounds of a program are one block of rows and take no longer than a launch may."""
+    k, length = program.n_components, program.slot_length
+    seconds = 2 * program.numbers[a.ROUNDS] * n_rows * row_seconds(k, length)  # twice: certainly one launch then
+    return seconds <= LAUNCH_SECONDS and n_rows <= block_rows(k, length)
 
 
 def lloyd_program(

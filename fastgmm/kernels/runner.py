@@ -77,19 +77,22 @@ def _round8(n: int) -> int:
     return (n + 7) & -8
 
 
-def row_seconds(n_components: int, n_features: int) -> float:
-    """Rough time of a row with one thread; only for the size of launches and blocks."""
-    return n_components * (3e-9 + n_features * (n_features + 1) * 3e-11)
+def row_seconds(n_components: int, slot_length: int) -> float:
+    """Rough time of a row with one thread; only for the size of launches and blocks.
+
+    A number of a partial is a multiply-add of every row, and a density takes about as many as the moments.
+    """
+    return n_components * 1e-9 + slot_length * 6e-11
 
 
 @functools.lru_cache(maxsize=64)
-def block_rows(n_components: int, n_features: int, slot_length: int) -> int:
+def block_rows(n_components: int, slot_length: int) -> int:
     """Rows of a block: 5 to 20 tiles; enough work to outweigh its partial, little enough to share it out evenly."""
     if slot_length * 8 > CACHE_BYTES:
         return 10 * TILE
     least, most = BLOCK_SECONDS
     seconds = min(max(least, slot_length * 8 * BLOCK_SECONDS_PER_BYTE), most)
-    tiles = seconds / (row_seconds(n_components, n_features) * TILE)
+    tiles = seconds / (row_seconds(n_components, slot_length) * TILE)
     return int(min(max(tiles, 5), 20)) * TILE
 
 
@@ -151,12 +154,12 @@ class Runner:
 
         Values of digits may be scratch: they are valid until the next run.
         """
-        block = block_rows(program.n_components, program.n_features, program.slot_length)
+        block = block_rows(program.n_components, program.slot_length)
         length = partial_length(program, mode)
         table = self._table(program, mode, block, length, -(-rows.n_rows // block))
         workers = self._workers
         code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
-        row = row_seconds(program.n_components, program.n_features)
+        row = row_seconds(program.n_components, program.slot_length)
         # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
         # Half tiles of the largest models round differently, but which models these are depends on shapes only.
         tile = TILE if row * TILE < TILE_SECONDS else TILE // 2
@@ -175,14 +178,15 @@ class Runner:
         with self._crew(rows) as crew:
             ahead = crew.ahead if part_rows == block and self._n_slots >= crew.ahead * workers else 1
             most = min(self._n_slots // ahead, int(LAUNCH_SECONDS * workers / (block * row)))
-            most = max(most // workers, 1) * workers  # the same number of blocks for every thread
+            most = max(most, workers)
             waves: deque[Wave] = deque()
             place = 0  # of the next wave's partials: with two waves at a time, each has its half
             for part in _in_precision(rows.blocks(block), program.dtype, block):
                 x, weight = part.x, part.weight
                 blocks = -(-x.shape[0] // block)
                 threads = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
-                for first in range(0, blocks, most):
+                even = most if blocks <= most else most // workers * workers  # as many for every thread
+                for first in range(0, blocks, even):
                     own = table.copy()
                     own[a.ROWS] = address(x)
                     own[a.WEIGHTS] = 0 if weight is None else address(weight)
@@ -191,7 +195,7 @@ class Runner:
                     if out is not None:
                         own[a.OUT] = address(out[part.first : part.first + x.shape[0]])
                     place = (place + 1) % ahead
-                    wave = new_wave(code, own, min(most, blocks - first), threads, part_rows, part)
+                    wave = new_wave(code, own, min(even, blocks - first), threads, part_rows, part)
                     crew.begin(wave)
                     waves.append(wave)
                     if len(waves) == ahead:

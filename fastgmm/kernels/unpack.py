@@ -1,7 +1,7 @@
 """Second moments of large models from the kernels' packing to symmetric matrices, one component an item.
 
-A kernel, because NumPy writes the upper triangles column by column: for K D^2 = 10^6 that takes as long as the Cholesky
-factors of all components.
+A kernel, because NumPy would gather through an index as large as a matrix, entry by entry and in one thread: for
+K D^2 = 10^6 that takes as long as the Cholesky factors of all components.
 """
 
 from __future__ import annotations
