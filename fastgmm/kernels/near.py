@@ -59,20 +59,25 @@ def shifted_density(
             starts = [e.broadcast(shift, e.add(first, r)) for r in range(q)]
             y = [[e.variable(start) for _ in range(V)] for start in starts]
 
-            def step(j: Value, rows: range) -> None:
-                x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
+            def step(columns: Value, weights: Value, j: Any, rows: range) -> None:
+                x = [e.load(columns, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
                 for r in rows:
-                    w = e.broadcast(coefficients, e.add(e.times(j, q), r))
+                    w = e.broadcast(weights, e.add(e.times(j, q), r))
                     for v in range(V):
                         e.set(y[r][v], e.fma(w, x[v], e.get(y[r][v])))
 
-            with e.loop(0, first) as j:
-                step(j, range(q))
-            for jj in range(q):
-                step(e.add(first, jj), range(jj, q))
-            for row in y:
+            def add_square(r: int) -> None:
                 for v in range(V):
-                    e.set(squares[v], e.fma(e.get(row[v]), e.get(row[v]), e.get(squares[v])))
+                    e.set(squares[v], e.fma(e.get(y[r][v]), e.get(y[r][v]), e.get(squares[v])))
+
+            with e.loop(0, first) as j:
+                step(panel, coefficients, j, range(q))
+            columns, weights = e.at(panel, e.times(first, width)), e.at(coefficients, e.times(first, q))
+            for j in range(q):
+                step(columns, weights, j, range(j, q))
+                if j > 0:  # not all at the end: each addition waits for the one before
+                    add_square(j - 1)
+            add_square(q - 1)
 
         for_row_blocks(e, n, block)
         for v in range(V):
