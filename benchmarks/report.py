@@ -42,6 +42,7 @@ def _commands() -> dict[str, list[str]]:
         share.append(f"share --cases {case.name}")
     others.append("compare --cases full-1e6-2-8,full-2e5-16-16 --peers gmmx --dtype float32 --budget 0.2 --limit 60")
     return {
+        "peak": ["peak"],
         "share": share,
         "small": ["small"],
         "growth": ["growth"],

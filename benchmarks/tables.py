@@ -104,6 +104,20 @@ def peers() -> str:
     )
 
 
+def peak() -> str:
+    """Return what the machine reaches without a mixture."""
+    figures = load("peak")
+    if not figures:
+        return MISSING
+    best = next(iter(figures["rates"].values()))
+    rows = []
+    for name, row in figures["rates"].items():
+        cells = [f"{digits(v)} ({v / b:.0%})" for dtype in row for v, b in zip(row[dtype], best[dtype], strict=True)]
+        rows.append([name, *cells])
+    header = ["GFLOP/s (of the first row)", "float64, 1 thread", "2 threads", "float32, 1 thread", "2 threads"]
+    return f"{table(header, rows)}\n\n{where(figures['where'])}"
+
+
 def share(dtype: str) -> str:
     """Return shares of peak of one dtype."""
     figures = load("share")
@@ -219,6 +233,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "compare-float64": lambda: compare("float64"),
     "compare-float32": lambda: compare("float32"),
     "peers": peers,
+    "peak": peak,
     "share-float64": lambda: share("float64"),
     "share-float32": lambda: share("float32"),
     "small": small,
