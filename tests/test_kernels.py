@@ -236,20 +236,6 @@ def test_gather_and_diagonal_moments(d, dtype):
         compare(micro.diagonal_moments, twins.diagonal_moments, rows, live, weights, count, padded, mean, first, second)
 
 
-@dtypes
-@dimensions
-@pytest.mark.parametrize("k", [1, 2, 5, 17])
-def test_weighted_sums(d, k, dtype):
-    rng = rng_for(d, k)
-    padded = layout.padded_width(d, np.dtype(dtype).itemsize)
-    rows = np.zeros((TILE, padded), dtype)
-    rows[:, :d] = rng.normal(size=(TILE, d))
-    resp = rng.uniform(size=(k, TILE)).astype(dtype)
-    for count in (1, 23, TILE):
-        out = rng.normal(size=(k, padded))
-        compare(micro.weighted_sums, twins.weighted_sums, resp, rows, count, k, TILE, padded, out)
-
-
 # -- a tile ------------------------------------------------------------------------------------------------------------
 
 

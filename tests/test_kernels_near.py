@@ -47,6 +47,19 @@ def test_square_rows(d, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 5, 6, 9, 11])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 8, 9, 16, 22])
+def test_weighted_sums(k, vectors, dtype):
+    """Every way to cut components and columns into pieces."""
+    rng = rng_for(vectors, k)
+    padded = vectors * twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+    rows, resp = rng.normal(size=(TILE, padded)).astype(dtype), rng.uniform(size=(k, TILE)).astype(dtype)
+    for count in (1, 23, TILE):
+        out = rng.normal(size=(k, padded))
+        compare(near.weighted_sums, near_twins.weighted_sums, resp, rows, count, k, TILE, padded, out)
+
+
+@dtypes
 @dimensions
 def test_shifted_density(d, dtype):
     rng = rng_for(d)

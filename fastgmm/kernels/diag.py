@@ -75,4 +75,4 @@ def near_diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)
             near.square_rows(ws.rows, padded, total, ws.centred)
-            micro.weighted_sums(ws.resp, ws.centred, total, k, TILE, padded, at(slot, table[a.SECOND]))
+            near.weighted_sums(ws.resp, ws.centred, total, k, TILE, padded, at(slot, table[a.SECOND]))

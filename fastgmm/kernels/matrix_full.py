@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import matrix, micro, tile
+from fastgmm.kernels import matrix, near, tile
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
@@ -88,7 +88,7 @@ def matrix_moments(table, total, tag, ws, slot, extra, fresh):  # type: ignore[n
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     work, weighted, split_rows, sums = extra
     tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
+    near.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
     matrix.split_halves(ws.rows, total, padded, split_rows)
     matrix.matrix_moments(ws.resp, TILE, k, ws.panels, split_rows, total, d, weighted, work, fresh, sums)
 

@@ -401,32 +401,3 @@ def diagonal_moments(
             add_to(e, e.get(s2[v]), second, e.add(c, v * e.lanes))
 
     for_column_groups(e, padded, group)
-
-
-@micro
-def weighted_sums(
-    e: Emitter, resp: Value, rows: Value, count: Value, k: Value, stride: Value, padded: Value, out: Value
-) -> None:
-    """out[component] += sum over rows of resp[component, row] * row; `out` is float64, (K, padded)."""
-    vectors = e.builder.udiv(padded, e.index(e.lanes))
-
-    def block(q: int, first: Value) -> None:
-        weights = e.at(resp, e.times(first, stride))
-
-        def group(c: Value, nv: int) -> None:
-            s = [[e.variable(e.zero()) for _ in range(nv)] for _ in range(q)]
-            with e.loop(0, count) as t:
-                row = e.at(rows, e.add(e.times(t, padded), e.times(c, e.lanes)))
-                x = [e.load(row, v * e.lanes) for v in range(nv)]
-                for r in range(q):
-                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
-                    for v in range(nv):
-                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
-            for r in range(q):
-                base = e.times(e.add(first, r), padded)
-                for v in range(nv):
-                    add_to(e, e.get(s[r][v]), out, e.add(base, e.times(e.add(c, v), e.lanes)))
-
-        for_vector_groups(e, vectors, group)
-
-    for_row_blocks(e, k, block)

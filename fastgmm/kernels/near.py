@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgmm.kernels.micro import V, block_offset, for_row_blocks, over_pairs
-from fastgmm.kernels.simd import Emitter, Value, micro
+from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, over_pairs
+from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro
+
+LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
 
 
 @micro
@@ -167,3 +169,60 @@ def square_rows(e: Emitter, rows: Value, padded: Value, count: Value, out: Value
     with e.loop(0, e.times(count, padded), e.lanes) as i:
         x = e.load(rows, i)
         e.store(e.mul(x, x), out, i)
+
+
+def for_pieces(e: Emitter, total: Value, large: int, body: Block) -> None:
+    """Run ``body(size, first)`` over `total` things in pieces of `large` and large - 1; once for what is too few."""
+    small = large - 1
+    few = e.builder.urem(e.times(total, small), e.index(large))  # so many small pieces leave only large ones
+    enough = e.builder.icmp_unsigned("<=", e.times(few, small), total)
+    few = e.builder.select(enough, few, e.builder.udiv(total, e.index(small)))
+    whole = e.builder.select(enough, e.builder.sub(total, e.times(few, small)), e.index(0))
+    end = e.add(whole, e.times(few, small))
+    with e.loop(0, whole, large) as first:
+        body(large, first)
+    with e.loop(whole, end, small) as first:
+        body(small, first)
+    for rest in range(1, small):
+        with e.when(e.builder.icmp_unsigned("==", e.builder.sub(total, end), e.index(rest))):
+            body(rest, end)
+
+
+@micro
+def weighted_sums(
+    e: Emitter, resp: Value, rows: Value, count: Value, k: Value, stride: Value, padded: Value, out: Value
+) -> None:
+    """out[component] += sum over rows of resp[component, row] * row; `out` is float64, (K, padded).
+
+    Six components times four vectors stay in registers, or eight times three where the width asks for it.
+    """
+    wide = e.real != DOUBLE
+
+    def group(nv: int, c: Value) -> None:
+        column = e.times(c, e.lanes)
+
+        def block(q: int, first: Value) -> None:
+            weights = e.at(resp, e.times(first, stride))
+            target = e.at(out, e.add(e.times(first, padded), column))
+            place = [[e.add(e.times(padded, r), v * e.lanes) for v in range(nv)] for r in range(q)]
+            s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
+            with e.loop(0, count) as t:
+                row = e.at(rows, e.add(e.times(t, padded), column))
+                x = [e.load(row, v * e.lanes) for v in range(nv)]
+                for r in range(q):
+                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
+                    for v in range(nv):
+                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
+            for r in range(q):
+                for v in range(nv):
+                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
+
+        if nv < LARGE:
+            for_row_blocks(e, k, block)
+            return
+        for_pieces(e, e.builder.lshr(k, e.index(1)), 3, lambda q, first: block(2 * q, e.times(first, 2)))
+        odd = e.builder.and_(k, e.index(1))
+        with e.when(e.builder.icmp_unsigned("!=", odd, e.index(0))):
+            block(1, e.builder.sub(k, odd))
+
+    for_pieces(e, e.builder.udiv(padded, e.index(e.lanes)), LARGE, group)

@@ -67,6 +67,12 @@ def square_rows(rows: Array, padded: int, count: int, out: Array) -> None:
     front(out, count, padded)[:] = front(rows, count, padded).astype(np.float64) ** 2
 
 
+def weighted_sums(resp: Array, rows: Array, count: int, k: int, stride: int, padded: int, out: Array) -> None:
+    """out += R X, for all components."""
+    r = by_component(resp, k, stride, count).astype(np.float64)
+    front(out, k, padded)[:] += r @ front(rows, count, padded)
+
+
 def shifted_density(
     panels: Array, count: int, shift: Array, factor: Array, n: int, log_norm: Array, out: Array
 ) -> None:

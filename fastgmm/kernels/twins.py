@@ -211,12 +211,6 @@ def diagonal_moments(
     front(second, padded)[:] += (r * u**2).sum(axis=0)
 
 
-def weighted_sums(resp: Array, rows: Array, count: int, k: int, stride: int, padded: int, out: Array) -> None:
-    """out += R X, for all components."""
-    r = by_component(resp, k, stride, count).astype(np.float64)
-    front(out, k, padded)[:] += r @ front(rows, count, padded)
-
-
 # -- one to four features (small.py) -----------------------------------------------------------------------------------
 
 

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import entry, micro, tile
+from fastgmm.kernels import entry, near, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
-NEAR_BYTES = (20 << 10, 20 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
+NEAR_BYTES = (20 << 10, 50 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
 WORK_ROWS = TILE // V  # rows of Q elements that hold a panel of columns, (TILE, L)
 
 
@@ -168,7 +168,8 @@ def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Nu
 def near_rows(table):  # type: ignore[no-untyped-def]  # Numba code
     """Rows of a tile of near components: so few that they stay in a first-level cache; TILE where a quarter would not.
 
-    A quarter is taken a little beyond what such a cache has room for: even then more of it is found there.
+    A part is taken a little beyond what such a cache has room for: even then more of it is found there, and the longer
+    the sums of a tile are, the rarer they are added to those of the block.
     """
     row = (table[a.PADDED] + table[a.N_COMPONENTS]) * table[a.SIZE]
     for halvings in range(3):
@@ -258,4 +259,4 @@ def common_moments(table, total, ws, slot):  # type: ignore[no-untyped-def]  # N
     """Weights and first moments of rows about the common centre, for all components; resp become responsibilities."""
     padded, k = table[a.PADDED], table[a.N_COMPONENTS]
     tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    micro.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
+    near.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
