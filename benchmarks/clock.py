@@ -14,23 +14,35 @@ LEAST, MOST = 3, 200  # repetitions
 
 
 def alternate(
-    calls: Mapping[str, Callable[[], object]], seconds: float = 1.0, least: int = LEAST, most: int = MOST
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float = 1.0,
+    least: int = LEAST,
+    most: int = MOST,
+    *,
+    warm: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Return the times of calls made in turn, each once untimed before.
+    """Return the times of calls made in turn, after two of each that do not count.
 
     Parameters
     ----------
     calls : mapping of str to callable
     seconds : float
         Go round for about so long, but `least` times at least and `most` at most.
+    warm : float
+        Seconds for which a call is made again and again before it is timed: then it is one of many, its threads awake,
+        its code in the caches and all cores at their clock.
 
     Returns
     -------
     dict of str to list of float
         Name -> seconds of each repetition, in order; the same index is the same repetition.
     """
-    for call in calls.values():
+    before = {}
+    for name, call in calls.items():
+        call()  # may compile
+        start = time.perf_counter()
         call()
+        before[name] = int(warm / (time.perf_counter() - start))
     times: dict[str, list[float]] = {name: [] for name in calls}
     collecting = gc.isenabled()
     gc.disable()
@@ -40,6 +52,8 @@ def alternate(
             if repetition >= least and time.perf_counter() > end:
                 break
             for name, call in calls.items():
+                for _ in range(before[name]):
+                    call()
                 start = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - start)

@@ -23,6 +23,7 @@ from benchmarks.kernels import bind
 from benchmarks.peak import peak
 from benchmarks.record import circumstances, load, save
 
+WARM = 0.03  # seconds of short passes before the one that is timed: in a fit, too, one follows another
 DENSE = {"kind": "overlapping", "distance": 2.0, "difference": 0.01}
 
 
@@ -57,7 +58,7 @@ def measure(case: Case, dtype: str, threads: int, seconds: float) -> dict[str, A
         return peak(dtype, 1, seconds=0.05, rounds=3), peak(dtype, threads, seconds=0.05, rounds=3)
 
     before = limits()
-    times = alternate(calls, seconds)
+    times = alternate(calls, seconds, warm=WARM)
     one, many = (max(pair) for pair in zip(before, limits(), strict=True))
     part = case.density_flops / case.flops
     median = {name: statistics.median(values) for name, values in times.items()}
