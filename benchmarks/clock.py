@@ -21,7 +21,7 @@ def alternate(
     *,
     warm: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Return the times of calls made in turn, after two of each that do not count.
+    """Return the times of calls made in turn, each once untimed before.
 
     Parameters
     ----------
@@ -37,12 +37,14 @@ def alternate(
     dict of str to list of float
         Name -> seconds of each repetition, in order; the same index is the same repetition.
     """
-    before = {}
-    for name, call in calls.items():
-        call()  # may compile
-        start = time.perf_counter()
+    for call in calls.values():
         call()
-        before[name] = int(warm / (time.perf_counter() - start))
+    before = dict.fromkeys(calls, 0)
+    if warm > 0.0:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            before[name] = int(warm / (time.perf_counter() - start))
     times: dict[str, list[float]] = {name: [] for name in calls}
     collecting = gc.isenabled()
     gc.disable()

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_clock_alternates_and_pairs_repetitions():
     assert order == ["a", "b"] * 5  # one round untimed
     assert [len(v) for v in times.values()] == [4, 4]
     assert clock.ratio({"a": [2.0, 9.0, 8.0], "b": [1.0, 3.0, 4.0]}, "a", "b") == 2.0
+
+
+def test_clock_warms_up_before_it_times_a_short_call():
+    order = []
+    calls = {"short": lambda: order.append("s"), "long": lambda: (order.append("l"), time.sleep(0.02))}
+    times = clock.alternate(calls, seconds=0.0, least=2, warm=0.01)
+    assert [len(v) for v in times.values()] == [2, 2]
+    assert order[:4] == ["s", "l", "s", "l"]  # untimed: for what is compiled, and to see how long they take
+    assert order.count("l") == 4
+    assert order.count("s") > 40
 
 
 # -- the check against plain NumPy -------------------------------------------------------------------------------------
