@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins
+from fastgmm.kernels.micro import V
 from tests.test_kernels import (
     TILE,
     compare,
@@ -169,7 +170,7 @@ def test_gram(d, dtype):
         compare(gram.picked_panels, near_twins.picked_panels, rows, live, count, padded, step, panels, exact=True)
         near_twins.column_panels(rows, count, padded, step, panels)
         sums, moments = rng.normal(size=padded), rng.normal(size=layout.moment_length(d, size))
-        work = np.zeros(TILE * lanes, dtype)
+        work = np.zeros(V * TILE * lanes, dtype)
         compare(gram.gram, near_twins.gram, resp, panels, count, d, step, work, sums, moments, scratch=(5,))
 
 
@@ -180,7 +181,7 @@ def test_gram_is_the_weighted_scatter(d, dtype):
     rng = rng_for(d, 2)
     rows, padded, lanes = some_rows(rng, d, dtype)
     step, size = (TILE + 1) * lanes, np.dtype(dtype).itemsize
-    panels, work = np.zeros(padded // lanes * step, dtype), np.zeros(TILE * lanes, dtype)
+    panels, work = np.zeros(padded // lanes * step, dtype), np.zeros(V * TILE * lanes, dtype)
     resp = rng.uniform(size=TILE).astype(dtype)
     sums, packed = np.zeros(padded), np.zeros((1, layout.moment_length(d, size)))
     compiled(gram.column_panels)((rows, TILE, padded, step, panels))

@@ -16,7 +16,7 @@ from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
 NEAR_BYTES = (20 << 10, 50 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
-WORK_ROWS = TILE // V  # rows of Q elements that hold a panel of columns, (TILE, L)
+WORK_ROWS = TILE  # rows of Q elements: V panels of columns
 
 
 def helper(function: Any) -> Any:
@@ -40,7 +40,7 @@ class Workspace(NamedTuple):
     # backwards, or as panels of columns, (padded / lanes, TILE + 1, lanes)
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
     white: Any  # the same shape, for a shared factor; only where the table says WHITE, like `squares`
-    work: Any  # (max(D, WORK_ROWS), Q): a centred panel, products of PRODUCT_ROWS rows, or a panel of columns
+    work: Any  # (max(D, WORK_ROWS), Q): a centred panel, products of PRODUCT_ROWS rows, or V panels of columns
     resp: Any  # (K, TILE): log-densities, then responsibilities
     squares: Any  # (K, TILE): squared distances
     scale: Any  # (TILE,)
@@ -56,7 +56,7 @@ class Workspace(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int, extra: int = 0) -> int:
-    """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 16), with `white` up to twice that.
+    """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 32), with `white` up to twice that.
 
     `extra` comes on top (`matrix_full.extra_bytes`).
     """
