@@ -18,7 +18,6 @@ integers; nothing is returned, results go into arrays.
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -56,8 +55,8 @@ LOG_COEFFICIENTS = (
 )
 
 
-ROOTS = tuple(struct.unpack("<q", struct.pack("<d", 2.0 ** (i / 16)))[0] - (i << 48) for i in range(16))
-"""Bits of 2^(i/16), less those that i itself adds to them when n = 16 m + i is shifted to where the exponent is."""
+ROOTS = tuple(2.0 ** (i / 16) for i in range(16))
+"""What exp multiplies by, chosen by the last four bits of 16 log2 of its argument."""
 
 
 class Emitter:
@@ -70,7 +69,8 @@ class Emitter:
     real : ir.Type
         Element type, `DOUBLE` or `FLOAT`.
     permutes : bool
-        Whether the CPU picks lanes of two vectors by an index (AVX-512). The results are the same.
+        Whether the CPU picks lanes of two vectors by an index and scales by powers of two in one instruction each
+        (AVX-512). The results are the same.
     """
 
     def __init__(self, builder: ir.IRBuilder, real: ir.Type, *, permutes: bool = False) -> None:
@@ -250,49 +250,57 @@ class Emitter:
         """exp(x) for -700 <= x <= 700 (float64) or -86 <= x <= 86 (float32); within 1.5 ulp there, garbage outside.
 
         x = n log(2) / u + r with |r| <= log(2) / 2 u; exp(r) = 1 + r + r^2 P(r). Adding and subtracting 1.5 * 2^52 or
-        1.5 * 2^23 rounds to an integer and leaves n in the low bits on the way. With u = 1 (float32) n goes into the
-        exponent's bits; with u = 16 (float64) its upper bits do, and its lower four choose a root of 2 from a table,
-        which is worth five terms of P. With `half` the result is exp(x / 2) at no further cost: only the constants
+        1.5 * 2^23, divided by u, rounds to a multiple of 1 / u and leaves n in the low bits on the way. u is 1 (float32)
+        or 16 (float64): then the lower four bits of n choose a root of 2 from a table, which is worth five terms of P. With `half` the result is exp(x / 2) at no further cost: only the constants
         differ. With `where` it is 0 outside that mask, and log 2 is one number, whose rounding adds |x| / 3 ulp
         (float32: |x| / 19), no more than the rounding of x does.
         """
         builder = self.builder
         mantissa, parts = (52, 16) if self.real == DOUBLE else (23, 1)
         unit = 2.0 if half else 1.0
-        magic = self.constant(1.5 * 2.0**mantissa)
-        shifted = self.fma(x, self.constant(INVERSE_LN2 * parts / unit), magic)
-        n = self.minus(shifted, magic)
-        r = self.fma(n, self.constant(-LN2_HIGH[self.size] * unit / parts), x)
+        magic = self.constant(1.5 * 2.0**mantissa / parts)
+        shifted = self.fma(x, self.constant(INVERSE_LN2 / unit), magic)
+        n = self.minus(shifted, magic)  # a multiple of 1 / u
+        r = self.fma(n, self.constant(-LN2_HIGH[self.size] * unit), x)
         if where is None:
-            r = self.fma(n, self.constant(-LN2_LOW[self.size] * unit / parts), r)
+            r = self.fma(n, self.constant(-LN2_LOW[self.size] * unit), r)
         series = [c / unit**i for i, c in enumerate((1.0, 1.0, *EXP_COEFFICIENTS[self.size]))]
-        integers = ir.VectorType(self.integer, self.lanes)
-        none = ir.Constant(integers, [0] * self.lanes)
-        bits = builder.bitcast(shifted, integers)
-        scale = builder.shl(bits, ir.Constant(integers, [mantissa - parts.bit_length() + 1] * self.lanes))
+        bits = builder.bitcast(shifted, ir.VectorType(self.integer, self.lanes))
         if parts == 1:
-            result = builder.add(builder.bitcast(self.polynomial(r, series), integers), scale)
-            if where is not None:  # as integers: the mask goes into the addition
-                result = builder.select(where, result, none)
-            return builder.bitcast(result, self.vector)
-        root = builder.bitcast(builder.add(self.chosen(bits), scale), self.vector)
-        rest = self.mul(r, self.polynomial(r, series[1:]))
-        value = self.fma(root, rest, root)
-        return value if where is None else self.select(where, value, self.zero())
+            value = self.polynomial(r, series)
+        else:
+            root = self.chosen(bits)
+            value = self.fma(root, self.mul(r, self.polynomial(r, series[1:])), root)
+        return self.scaled(value, n, bits, parts.bit_length() - 1, where)
+
+    def scaled(self, value: Value, power: Value, bits: Value, fraction: int, where: Value | None) -> Value:
+        """value 2^floor(power), which is no subnormal number; 0 outside `where`.
+
+        `bits` are those of a sum whose last bit is worth 2^-fraction and stands for as much of `power`.
+        """
+        builder = self.builder
+        mantissa = 52 if self.real == DOUBLE else 23
+        if self.permutes:
+            every = ir.Constant(ir.VectorType(I1, self.lanes), [1] * self.lanes)
+            mask = self.bits(every if where is None else where)
+            nearest = ir.Constant(I32, 4)  # rounding as everywhere else
+            name = f"llvm.x86.avx512.mask.scalef.p{'d' if self.size == 8 else 's'}.512"
+            return self.call(name, self.vector, [value, power, self.zero(), mask, nearest])
+        integers = bits.type
+        whole = builder.ashr(bits, ir.Constant(integers, [fraction] * self.lanes))
+        scale = builder.shl(whole, ir.Constant(integers, [mantissa] * self.lanes))
+        result = builder.bitcast(builder.add(builder.bitcast(value, integers), scale), self.vector)
+        return result if where is None else self.select(where, result, self.zero())
 
     def chosen(self, numbers: Value) -> Value:
-        """The one of `ROOTS` that the lowest four bits of every lane say, as integers."""
+        """The one of `ROOTS` that the lowest four bits of every lane say."""
         builder = self.builder
-        integers = numbers.type
         if self.permutes:
-            low, high = (
-                builder.bitcast(ir.Constant(integers, list(part)), self.vector) for part in (ROOTS[:8], ROOTS[8:])
-            )
-            picked = self.call("llvm.x86.avx512.vpermi2var.pd.512", self.vector, [low, numbers, high])
-            return builder.bitcast(picked, integers)
-        kind = ir.ArrayType(I64, len(ROOTS))
+            low, high = (ir.Constant(self.vector, list(part)) for part in (ROOTS[:8], ROOTS[8:]))
+            return self.call("llvm.x86.avx512.vpermi2var.pd.512", self.vector, [low, numbers, high])
+        kind = ir.ArrayType(DOUBLE, len(ROOTS))
         table = cgutils.alloca_once_value(builder, ir.Constant(kind, list(ROOTS)))
-        result = ir.Constant(integers, [0] * self.lanes)
+        result = self.zero()
         for lane in range(self.lanes):
             where = ir.Constant(I32, lane)
             number = builder.and_(builder.extract_element(numbers, where), ir.Constant(I64, len(ROOTS) - 1))
