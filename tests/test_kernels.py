@@ -2,8 +2,6 @@
 
 import functools
 import inspect
-import math
-from decimal import Context, Decimal
 
 import numba
 import numpy as np
@@ -22,6 +20,8 @@ from fastgmm.kernels import (
     products,
     simd,
     small,
+    softmax,
+    softmax_twins,
     tile,
     tile_twins,
     twins,
@@ -112,11 +112,13 @@ def kernels_of(module):
 
 def test_every_kernel_has_a_twin():
     names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products)
-    names |= kernels_of(entry) | kernels_of(tile)
+    names |= kernels_of(entry) | kernels_of(tile) | kernels_of(softmax)
     names |= kernels_of(matrix)
     names |= {n for n, v in vars(small).items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}
     assert len(names) > 15
-    plain = set(dir(twins)) | set(dir(tile_twins)) | set(dir(near_twins)) | set(dir(matrix_twins))
+    plain = (
+        set(dir(twins)) | set(dir(tile_twins)) | set(dir(softmax_twins)) | set(dir(near_twins)) | set(dir(matrix_twins))
+    )
     assert names <= plain, f"no twin in kernels/*twins.py: {sorted(names - plain)}"
 
 
@@ -291,28 +293,6 @@ def random_weights(rng):
 
 @dtypes
 @components
-@pytest.mark.parametrize("name", ["softmax", "softmax_roots"])
-def test_softmax(name, k, dtype):
-    rng = rng_for(k)
-    panel = width(dtype)
-    for count in (panel, TILE):
-        compare(
-            getattr(tile, name),
-            getattr(tile_twins, name),
-            log_densities(rng, k, dtype),
-            np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype),
-            random_weights(rng),
-            np.zeros(TILE, dtype),
-            *(count, k, TILE),
-            np.zeros(TILE),
-            rng.normal(size=4),
-            np.zeros(1, np.int64),
-            np.full(k, 5, np.int64),
-        )
-
-
-@dtypes
-@components
 def test_weigh_and_normalise(k, dtype):
     rng = rng_for(k)
     resp, values = (rng.uniform(size=(k, TILE)).astype(dtype) for _ in range(2))
@@ -395,82 +375,13 @@ def test_small(d, dtype):
         means, factors = (np.concatenate([one.ravel()] * 3) for one in (mean, factor))
         factors[: factor.size] *= 2.0
         log_norm, out = np.array([0.25, 0.5, -1.0], dtype), np.zeros((3, TILE), dtype)
-        compare(density, twins.make_density(d), columns, count, means, factors, log_norm, 3, out)
+        tops, ahead = np.zeros(TILE, dtype), np.zeros(TILE)
+        compare(density, twins.make_density(d), columns, count, means, factors, log_norm, 3, out, tops, ahead)
         resp, scale = (rng.uniform(size=TILE).astype(dtype) for _ in range(2))
         resp[rng.random(TILE) < 0.3] = 0.0
         resp[16:32] = 0.0  # whole vectors without responsibility are skipped
         sums = rng.normal(size=1), rng.normal(size=d), rng.normal(size=d * (d + 1) // 2)
         compare(moments, twins.make_moments(d), columns, resp, scale, count, mean, *sums)
-
-
-# -- elementary functions ----------------------------------------------------------------------------------------------
-
-
-@simd.micro
-def exp_of(e, x, out, count):
-    with e.loop(0, count, e.lanes) as i:
-        e.store(e.exp(e.load(x, i)), out, i)
-
-
-@simd.micro
-def plain_exp_of(e, x, out, count):
-    e.permutes = False
-    with e.loop(0, count, e.lanes) as i:
-        e.store(e.exp(e.load(x, i)), out, i)
-
-
-@simd.micro
-def log_and_inverse_of(e, x, logs, inverses, count):
-    with e.loop(0, count, e.lanes) as i:
-        log, inverse = e.log_and_inverse(e.load(x, i))
-        e.store(log, logs, i)
-        e.store(inverse, inverses, i)
-
-
-CONTEXT = Context(prec=50)
-
-
-def ulps(got, x, exact):
-    """Largest error in units in the last place of the exact value, found in decimal arithmetic of 50 digits."""
-    worst = 0.0
-    for g, v in zip(got, x, strict=True):
-        e = exact(Decimal(float(v)))
-        unit = Decimal(float(np.spacing(np.abs(got.dtype.type(float(e))))))
-        worst = max(worst, float(CONTEXT.divide(abs(CONTEXT.subtract(Decimal(float(g)), e)), unit)))
-    return worst
-
-
-@pytest.mark.parametrize(("dtype", "end"), [(np.float64, 700.0), (np.float32, 86.0)])
-def test_exp_in_ulps(dtype, end):
-    rng = rng_for(3)
-    half = 0.5 * math.log(2.0)
-    edges = np.concatenate([[half * (2 * n + 1) * (1 + s * 1e-7) for n in range(-20, 20)] for s in (-1, 0, 1)])
-    parts = [rng.uniform(-end, end, 4000), rng.uniform(-2.0, 0.0, 2000), -(10.0 ** rng.uniform(-20, 0, 500)), edges]
-    x = np.concatenate([*parts, [0.0, -0.0, -end, end]]).astype(dtype)
-    x = np.resize(x, -(-len(x) // 16) * 16)
-    out = np.empty_like(x)
-    compiled(exp_of)((x, out, len(x)))
-    assert ulps(out, x, lambda v: v.exp(CONTEXT)) <= 1.5
-    plain = np.empty_like(x)
-    compiled(plain_exp_of)((x, plain, len(x)))  # as CPUs without permutations of lanes do it
-    np.testing.assert_array_equal(plain, out)
-    assert (out[x == 0.0] == 1.0).all()
-
-
-def test_log_and_inverse_in_ulps():
-    rng = rng_for(4)
-    near = np.concatenate([1.0 + s * 10.0 ** rng.uniform(-16, -1, 500) for s in (-1, 1)])
-    edges = np.sqrt(0.5) * (1.0 + 1e-15 * np.arange(-8, 9)) * 2.0 ** rng.integers(-1000, 1000, (20, 1))
-    wide = 2.0 ** rng.uniform(-1021, 1021, 3000)
-    parts = [wide, rng.uniform(0.5, 64.0, 2000), rng.uniform(0.7, 2.0, 4000), near, edges.ravel(), np.arange(1.0, 65.0)]
-    x = np.concatenate([*parts, [np.finfo(float).tiny]])
-    x = np.resize(x, -(-len(x) // 16) * 16)
-    logs, inverses = np.empty_like(x), np.empty_like(x)
-    compiled(log_and_inverse_of)((x, logs, inverses, len(x)))
-    assert (logs[x == 1.0] == 0.0).all()
-    some = x != 1.0
-    assert ulps(logs[some], x[some], lambda v: v.ln(CONTEXT)) <= 5.0
-    assert ulps(inverses, x, lambda v: CONTEXT.divide(1, v)) <= 2.0
 
 
 # -- layouts -----------------------------------------------------------------------------------------------------------

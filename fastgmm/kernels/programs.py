@@ -109,7 +109,7 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
 def _small(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     d = density.means.shape[1]
     program, top = _start(density, dtype, make_block(d), layout.padded_width(d, dtype.itemsize), d * (d + 1) // 2)
-    program.arrays[a.FACTORS] = layout.pack_small(density.factor, dtype)
+    program.arrays[a.FACTORS] = layout.pack_small(density.factor * math.sqrt(0.5), dtype)
     program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
     return program, top
 

@@ -42,18 +42,44 @@ EXP_COEFFICIENTS = {
     4: (0.5, 0.16666576989698775683, 0.041666554617204574203, 0.0083631790527225773704, 0.0013926183587713494542),
 }
 
-# (2 atanh(f) / f - 2) / f^2 as a polynomial in f^2 on |f| <= (sqrt(2) - 1) / (sqrt(2) + 1), found the same way; largest
-# relative error of log: 4.6e-18.
+# (log(1 + r) - r) / r^2 on |r| <= 0.02976, found the same way; largest error of log: 4.5e-19.
 LOG_COEFFICIENTS = (
-    0.66666666666666697293,
-    0.39999999999898272776,
-    0.28571428626533615934,
-    0.22222211043776858238,
-    0.18182895750119194042,
-    0.15331501611145327709,
-    0.14619166134887971366,
+    -0.4999999999999995,
+    0.33333333333333287,
+    -0.2500000000173918,
+    0.20000000001581109,
+    -0.16666656848123987,
+    0.14285705360493006,
+    -0.12517730815629263,
+    0.11127230286199376,
 )
 
+# Doubles from 0.698 on, the bits of each range of them 2^48 apart, so that 1 lies in the middle of the tenth; numbers
+# near the reciprocals of the ranges' centres, and the logarithms of their reciprocals.
+LOG_BEGIN = 0x3FE6555555555555
+RECIPROCALS = (
+    *(1.4013671875, 1.3427734375, 1.28857421875, 1.23876953125, 1.192626953125, 1.149658203125, 1.10986328125),
+    *(1.072509765625, 1.037841796875, 1.0, 0.950439453125, 0.897216796875, 0.849609375, 0.806640625, 0.76806640625),
+    0.73291015625,
+)
+LOGARITHMS = (
+    *(
+        -0.337448322594268389,
+        -0.294737204501218573,
+        -0.253536350343925664,
+        -0.214118573439883470,
+        -0.176158397757539401,
+    ),
+    *(-0.139464683524210867, -0.104236837693144801, -0.070001477256435850, -0.037143361639446414, 0.0),
+    *(
+        0.0508308191088879843,
+        0.1084577550724066622,
+        0.1629785939508236916,
+        0.2148770320784750290,
+        0.2638790831011205794,
+    ),
+    0.3107321545259364494,
+)
 
 ROOTS = tuple(2.0 ** (i / 16) for i in range(16))
 """What exp multiplies by, chosen by the last four bits of 16 log2 of its argument."""
@@ -148,10 +174,10 @@ class Emitter:
         address = self.builder.bitcast(self.at(pointer, index), value.type.as_pointer())
         self.builder.store(value, address, align=4)
 
-    def prefetch(self, pointer: Value, index: Any = 0) -> None:
+    def prefetch(self, pointer: Value, index: Any = 0, *, write: bool = False) -> None:
         """Ask for the cache line of an element, which need not exist; changes nothing but time."""
-        address = self.at(pointer, index)
-        flags = [ir.Constant(I32, value) for value in (0, 3, 1)]  # to be read, often, as data
+        address = self.builder.bitcast(self.at(pointer, index), ir.IntType(8).as_pointer())
+        flags = [ir.Constant(I32, value) for value in (int(write), 3, 1)]  # to be read (or written), often, as data
         self.call("llvm.prefetch.p0", ir.VoidType(), [address, *flags])
 
     def scalar(self, pointer: Value, index: Any = 0) -> Value:
@@ -250,10 +276,11 @@ class Emitter:
         """exp(x) for -700 <= x <= 700 (float64) or -86 <= x <= 86 (float32); within 1.5 ulp there, garbage outside.
 
         x = n log(2) / u + r with |r| <= log(2) / 2 u; exp(r) = 1 + r + r^2 P(r). Adding and subtracting 1.5 * 2^52 or
-        1.5 * 2^23, divided by u, rounds to a multiple of 1 / u and leaves n in the low bits on the way. u is 1 (float32)
-        or 16 (float64): then the lower four bits of n choose a root of 2 from a table, which is worth five terms of P. With `half` the result is exp(x / 2) at no further cost: only the constants
-        differ. With `where` it is 0 outside that mask, and log 2 is one number, whose rounding adds |x| / 3 ulp
-        (float32: |x| / 19), no more than the rounding of x does.
+        1.5 * 2^23, divided by u, rounds to a multiple of 1 / u and leaves n in the low bits on the way. u is 1
+        (float32) or 16 (float64): then the lower four bits of n choose a root of 2 from a table, which is worth five
+        terms of P. With `half` the result is exp(x / 2) at no further cost: only the constants differ. With `where` it
+        is 0 outside that mask, and log 2 is one number, whose rounding adds |x| / 3 ulp (float32: |x| / 19), no more
+        than the rounding of x does.
         """
         builder = self.builder
         mantissa, parts = (52, 16) if self.real == DOUBLE else (23, 1)
@@ -269,7 +296,7 @@ class Emitter:
         if parts == 1:
             value = self.polynomial(r, series)
         else:
-            root = self.chosen(bits)
+            root = self.chosen(bits, ROOTS)
             value = self.fma(root, self.mul(r, self.polynomial(r, series[1:])), root)
         return self.scaled(value, n, bits, parts.bit_length() - 1, where)
 
@@ -292,27 +319,28 @@ class Emitter:
         result = builder.bitcast(builder.add(builder.bitcast(value, integers), scale), self.vector)
         return result if where is None else self.select(where, result, self.zero())
 
-    def chosen(self, numbers: Value) -> Value:
-        """The one of `ROOTS` that the lowest four bits of every lane say."""
+    def chosen(self, numbers: Value, values: Sequence[float]) -> Value:
+        """The one of 16 values that the lowest four bits of every lane say (float64 only)."""
         builder = self.builder
         if self.permutes:
-            low, high = (ir.Constant(self.vector, list(part)) for part in (ROOTS[:8], ROOTS[8:]))
+            low, high = (ir.Constant(self.vector, list(part)) for part in (values[:8], values[8:]))
             return self.call("llvm.x86.avx512.vpermi2var.pd.512", self.vector, [low, numbers, high])
-        kind = ir.ArrayType(DOUBLE, len(ROOTS))
-        table = cgutils.alloca_once_value(builder, ir.Constant(kind, list(ROOTS)))
+        kind = ir.ArrayType(DOUBLE, len(values))
+        table = cgutils.alloca_once_value(builder, ir.Constant(kind, list(values)))
         result = self.zero()
         for lane in range(self.lanes):
             where = ir.Constant(I32, lane)
-            number = builder.and_(builder.extract_element(numbers, where), ir.Constant(I64, len(ROOTS) - 1))
-            root = builder.load(builder.gep(table, [self.index(0), number]))
-            result = builder.insert_element(result, root, where)
+            number = builder.and_(builder.extract_element(numbers, where), ir.Constant(I64, len(values) - 1))
+            value = builder.load(builder.gep(table, [self.index(0), number]))
+            result = builder.insert_element(result, value, where)
         return result
 
     def log_and_inverse(self, x: Value) -> tuple[Value, Value]:
-        """log(x) within 5 ulp and 1 / x within 2 ulp for normal x > 0 (float64 only), at the price of one division.
+        """log(x) within 5 ulp and 1 / x within 2 ulp for normal x > 0 (float64 only), without a division.
 
-        x = 2^n m with m in [sqrt(1/2), sqrt(2)); log m = 2 f + f^3 Q(f^2), f = (m - 1) / (m + 1). With
-        g = 1 / (m (m + 1)), f = (m - 1) m g and 1 / m = (m + 1) g.
+        x = 2^n m with m in [0.698, 1.396). With c near 1 / m from a table, r = m c - 1 has no rounding error to speak
+        of, log m = log(1 / c) + r + r^2 Q(r), and c (1 - r) (1 + r^2) is 1 / m but for r^4, which one step of Newton's
+        method of third order takes away.
         """
         builder = self.builder
         integers = ir.VectorType(self.integer, self.lanes)
@@ -321,20 +349,21 @@ class Emitter:
             return ir.Constant(integers, [value] * self.lanes)
 
         raw = builder.bitcast(x, integers)
-        # the exponent of x / sqrt(1/2): subtract the bits of sqrt(1/2), keep the exponent field
-        n = builder.ashr(builder.sub(raw, every(0x3FE6A09E667F3BCD)), every(52))
-        power = builder.shl(n, every(52))
+        above = builder.sub(raw, every(LOG_BEGIN))  # n in the exponent's bits, the number of the range below them
+        power = builder.and_(above, every(-1 << 52))
         m = builder.bitcast(builder.sub(raw, power), self.vector)
-        exponent = builder.sitofp(n, self.vector)
+        exponent = builder.sitofp(builder.ashr(above, every(52)), self.vector)
+        number = builder.lshr(above, every(48))
         one = self.constant(1.0)
-        above = self.plus(m, one)
-        g = self.over(one, self.mul(m, above))
-        f = self.mul(self.mul(self.minus(m, one), m), g)
-        s = self.mul(f, f)
-        q = self.mul(self.mul(f, s), self.polynomial(s, LOG_COEFFICIENTS))
-        tail = self.fma(exponent, self.constant(LN2_LOW[8]), q)
-        log = self.fma(exponent, self.constant(LN2_HIGH[8]), self.fma(f, self.constant(2.0), tail))
-        inverse = builder.bitcast(self.mul(above, g), integers)
+        c = self.chosen(number, RECIPROCALS)
+        r = self.fma(m, c, self.constant(-1.0))
+        square = self.mul(r, r)
+        rest = self.fma(square, self.polynomial(r, LOG_COEFFICIENTS), r)
+        log = self.plus(self.fma(exponent, self.constant(LN2_HIGH[8]), self.chosen(number, LOGARITHMS)), rest)
+        near = self.minus(one, r)
+        y = self.mul(c, self.fma(near, square, near))
+        left = self.fma(builder.fneg(m), y, one)
+        inverse = builder.bitcast(self.fma(y, self.fma(left, left, left), y), integers)
         return log, builder.bitcast(builder.sub(inverse, power), self.vector)
 
     def polynomial(self, x: Value, coefficients: Sequence[float]) -> Value:

@@ -10,11 +10,19 @@ import functools
 from typing import Any
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels import softmax, tile
+from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
-from fastgmm.kernels.workspace import begin_block, finish_tile, load_weights, parameters, workspace
+from fastgmm.kernels.workspace import (
+    begin_block,
+    finish_labels,
+    finish_scores,
+    load_weights,
+    parameters,
+    workspace,
+)
 
 LARGEST = 4
 
@@ -46,31 +54,48 @@ def _picked(lanes: list[int], pairs: int, width: int) -> list[int]:
 
 
 def make_density(d: int) -> Any:
-    """Log-densities of all components for a tile; a factor is its lower triangle, row by row."""
+    """Log-densities of all components for a tile, and the largest of every row.
+
+    A factor is its lower triangle, row by row, times sqrt(1/2). Asks for the lines of `ahead`, float64, a row each, to
+    write to them later.
+    """
     triangle = d * (d + 1) // 2
 
     @micro
     def density(
-        e: Emitter, columns: Value, count: Value, means: Value, factors: Value, log_norm: Value, k: Value, out: Value
+        e: Emitter,
+        columns: Value,
+        count: Value,
+        means: Value,
+        factors: Value,
+        log_norm: Value,
+        k: Value,
+        out: Value,
+        tops: Value,
+        ahead: Value,
     ) -> None:
         with e.loop(0, count, V * e.lanes) as t:
             places = [e.add(t, v * e.lanes) for v in range(V)]
             x = [[e.load(columns, e.add(place, j * TILE)) for j in range(d)] for place in places]
+            largest = [e.variable(e.constant(float("-inf"))) for _ in places]
+            for line in range(V * e.lanes // 8):
+                e.prefetch(ahead, e.add(t, line * 8), write=True)
             with e.loop(0, k) as c:
                 mean, factor = e.at(means, e.times(c, 2 * d)), e.at(factors, e.times(c, triangle))
                 w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
                 constant = e.broadcast(log_norm, c)
-                for place, row in zip(places, x, strict=True):
+                for place, row, top in zip(places, x, largest, strict=True):
                     u = [centred(e, row[j], mean, j, e.index(d)) for j in range(d)]
-                    square = None
+                    value = constant
                     for i in range(d):
                         y = e.mul(w[i][0], u[0])
                         for j in range(1, i + 1):
                             y = e.fma(w[i][j], u[j], y)
-                        square = e.mul(y, y) if square is None else e.fma(y, y, square)
-                    assert square is not None
-                    value = e.fma(square, e.constant(-0.5), constant)
+                        value = e.fma(e.builder.fneg(y), y, value)
                     e.store(value, out, e.add(e.times(c, TILE), place))
+                    e.set(top, e.maximum(value, e.get(top)))
+            for place, top in zip(places, largest, strict=True):
+                e.store(e.get(top), tops, place)
 
     return density
 
@@ -124,7 +149,7 @@ def make_block(d: int) -> Any:
     def small_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
         ws = workspace(table, worker, tag)
         begin, end, slot = begin_block(table, item)
-        k, padded = table[a.N_COMPONENTS], table[a.PADDED]
+        k, padded, mode = table[a.N_COMPONENTS], table[a.PADDED], table[a.MODE]
         lanes = VECTOR_BYTES // table[a.SIZE]
         panel = V * lanes
         given = pointer(table[a.ROWS], tag)
@@ -139,9 +164,20 @@ def make_block(d: int) -> Any:
                 rows = ws.rows
             deinterleave(rows, total, ws.panels)
             load_weights(table, start, count, total, ws.weight)
-            density(ws.panels, total, means, factors, log_norm, k, ws.resp)
-            finish_tile(table, start, count, total, tag, ws, slot)
-            if table[a.MODE] != a.FIT and table[a.MODE] != a.ASSIGN:
+            out = at(float64_pointer(table[a.OUT]), start) if mode == a.SCORE else ws.logs
+            density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out)
+            if mode == a.SCORE:
+                finish_scores(table, start, count, total, ws, slot)
+                continue
+            if mode == a.PREDICT or mode == a.ASSIGN:
+                finish_labels(table, start, count, total, ws, slot)
+            else:
+                softmax.exponentials(ws.resp, ws.values, pointer(table[a.CUT], tag), total, k, TILE, ws.scale)
+                softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
+            if mode == a.PROBABILITY:
+                probability = at(float64_pointer(table[a.OUT]), start * k)
+                tile.write_probabilities(ws.resp, ws.scale, count, k, TILE, probability)
+            if mode != a.FIT and mode != a.ASSIGN:
                 continue
             for c in range(k):
                 moments(

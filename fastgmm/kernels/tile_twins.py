@@ -6,8 +6,6 @@ import numpy as np
 
 from fastgmm.kernels.twins import Array, V, by_component, front, lanes, mean_of, to_panels
 
-LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none
-
 
 def copy_rows(source: Array, n: int, padded: int, count: int, total: int, rows: Array) -> None:
     """Rows padded with zeros to the width; the last row again for count <= i < total."""
@@ -32,80 +30,6 @@ def enter_rows(
     if centred:
         centre_rows(rows, centre, padded, total)
     to_panels(front(rows, total, padded)[:, :n], panels)
-
-
-def _softmax(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-    groups: Array,
-    power: float,
-) -> None:
-    out = by_component(resp, k, stride, count)
-    joint = out.astype(np.float64)
-    largest = np.fmax.reduce(joint, axis=0, initial=-np.inf)  # NaN counts as no density
-    fine = largest > LOWEST[resp.itemsize]
-    with np.errstate(invalid="ignore", over="ignore"):
-        below = joint - np.where(fine, largest, 0.0)
-        alive = below >= cut.reshape(-1)[:k, None]
-        r = np.where(alive, np.exp(below), 0.0)
-    found.reshape(-1)[0] = alive.sum()
-    width = V * lanes(resp)
-    marks = alive.reshape(k, -1, width).any(axis=2)
-    groups.reshape(-1)[:k] = (marks << np.arange(marks.shape[1])).sum(axis=1)
-    total = np.where(fine, r.sum(axis=0), 1.0)
-    w = front(weight, count)
-    usable = np.where(fine, w, 0.0)
-    log_density = np.where(fine, largest, 0.0) + np.log(total)
-    out[:] = r**power
-    front(scale, count)[:] = (usable / total) ** power
-    front(logs, count)[:] = np.where(fine, log_density, -np.inf)
-    sums.reshape(-1)[:4] += (usable @ log_density, -(usable @ np.log(total)), (~fine & (w > 0.0)).sum(), w.sum())
-
-
-def softmax(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-    groups: Array,
-) -> None:
-    """Log-densities l to r = exp(l - max l), 0 where l - max l < cut; scale = weight / sum of r; logs = log sum exp l.
-
-    Sums += (sum of w logs, sum of w log(largest responsibility), rows without a density, sum of w); found = r that are
-    not 0; bit g of groups[c]: panel g has one.
-    """
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, groups, 1.0)
-
-
-def softmax_roots(
-    resp: Array,
-    cut: Array,
-    weight: Array,
-    scale: Array,
-    count: int,
-    k: int,
-    stride: int,
-    logs: Array,
-    sums: Array,
-    found: Array,
-    groups: Array,
-) -> None:
-    """`softmax` that leaves the square roots of r and of scale."""
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, groups, 0.5)
 
 
 def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:

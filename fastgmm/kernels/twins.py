@@ -1,8 +1,9 @@
 """Plain NumPy twins of the micro-kernels: the formulas, in the kernels' own arguments and layouts.
 
 The functions of `micro.py` and `small.py` have their twin here under the same name, those of `tile.py` and `entry.py`
-in `tile_twins.py`, the others in `near_twins.py`; the tests compare the two number by number. To understand a
-kernel, read its twin first: unpack the layout, one or two lines of mathematics, pack.
+in `tile_twins.py`, those of `softmax.py` in `softmax_twins.py`, the others in `near_twins.py`; the tests compare the
+two number by number. To understand a kernel, read its twin first: unpack the layout, one or two lines of mathematics,
+pack.
 
 * Everything is computed in float64, whatever the element type; results are rounded when they are written.
 * Results go into the arrays that are passed, from their first element on, as the kernels do it. Arrays may be longer.
@@ -229,16 +230,27 @@ def make_deinterleave(d: int) -> Callable[[Array, int, Array], None]:
     return deinterleave
 
 
-def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, int, Array], None]:
-    """Twin for `d` features: out[component] = log_norm - |W (x - mean)|^2 / 2, W stored row by row."""
+def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, int, Array, Array, Array], None]:
+    """Twin for `d` features: out[component] = log_norm - |W (x - mean)|^2, W stored row by row; tops: the largest."""
 
-    def density(columns: Array, count: int, means: Array, factors: Array, log_norm: Array, k: int, out: Array) -> None:
+    def density(
+        columns: Array,
+        count: int,
+        means: Array,
+        factors: Array,
+        log_norm: Array,
+        k: int,
+        out: Array,
+        tops: Array,
+        ahead: Array,
+    ) -> None:
         triangle = d * (d + 1) // 2
         for c in range(k):
             w = np.zeros((d, d))
             w[np.tril_indices(d)] = front(factors, k * triangle)[c * triangle : (c + 1) * triangle]
             y = (_columns(columns, d, count) - mean_of(front(means, k * 2 * d)[c * 2 * d :], d, d)) @ w.T
-            by_component(out, k, TILE, count)[c] = log_norm.reshape(-1)[c] - 0.5 * (y * y).sum(axis=1)
+            by_component(out, k, TILE, count)[c] = log_norm.reshape(-1)[c] - (y * y).sum(axis=1)
+        front(tops, count)[:] = by_component(out, k, TILE, count).max(axis=0)
 
     return density
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import entry, near, tile
+from fastgmm.kernels import entry, near, softmax, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
@@ -16,6 +16,7 @@ from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
 NEAR_BYTES = (20 << 10, 50 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
+NEGLIGIBLE_DIGITS, NEGLIGIBLE_DIGITS_SINGLE = 54, 25  # binary ones of a share of a density that rounding swallows
 WORK_ROWS = TILE  # rows of Q elements: V panels of columns
 
 
@@ -218,7 +219,41 @@ def parameters(table, tag):  # type: ignore[no-untyped-def]  # Numba code
     return pointer(table[a.MEANS], tag), pointer(table[a.FACTORS], tag), pointer(table[a.LOG_NORM], tag)
 
 
-def make_finish(softmax: Any, write_probabilities: Any) -> Any:
+@helper
+def finish_labels(table, first, count, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """From log-densities to labels: what PREDICT and ASSIGN ask for."""
+    k = table[a.N_COMPONENTS]
+    tile.largest(ws.resp, total, k, TILE, ws.labels)
+    if table[a.MODE] == a.ASSIGN:
+        tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
+        return
+    out = int64_pointer(table[a.OUT])
+    for i in range(count):
+        out[first + i] = ws.labels[i]
+        if ws.labels[i] < 0:
+            slot[a.LOST] += 1.0
+
+
+@helper
+def finish_scores(table, first, count, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """From log-densities, and the largest of every row in `values`, to what SCORE asks for."""
+    k = table[a.N_COMPONENTS]
+    digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
+    most = 1
+    while most < k:  # so that as many as there are do not count together either
+        most *= 2
+        digits += 1
+    softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+    out = at(float64_pointer(table[a.OUT]), first)
+    top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
+    where = out if count == total else ws.logs
+    softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
+    if count < total:
+        for i in range(count):
+            out[i] = ws.logs[i]
+
+
+def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
     """`finish_tile` with responsibilities, or with their square roots."""
 
     @helper
@@ -226,32 +261,23 @@ def make_finish(softmax: Any, write_probabilities: Any) -> Any:
         """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
         mode, k = table[a.MODE], table[a.N_COMPONENTS]
         if mode == a.PREDICT or mode == a.ASSIGN:
-            tile.largest(ws.resp, total, k, TILE, ws.labels)
-            if mode == a.ASSIGN:
-                tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
-                return
-            out = int64_pointer(table[a.OUT])
-            for i in range(count):
-                out[first + i] = ws.labels[i]
-                if ws.labels[i] < 0:
-                    slot[a.LOST] += 1.0
+            finish_labels(table, first, count, total, ws, slot)
+            return
+        if mode == a.SCORE:
+            softmax.row_tops(ws.resp, total, k, TILE, ws.values)
+            finish_scores(table, first, count, total, ws, slot)
             return
         cut = pointer(table[a.CUT], tag)
-        softmax(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
-        if mode == a.SCORE:
-            density = float64_pointer(table[a.OUT])
-            top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
-            for i in range(count):
-                density[first + i] = ws.logs[i] + top
-        elif mode == a.PROBABILITY:
+        exponentials(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
+        if mode == a.PROBABILITY:
             probability = float64_pointer(table[a.OUT])
             write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
 
     return finish_tile
 
 
-finish_tile = make_finish(tile.softmax, tile.write_probabilities)
-finish_tile_roots = make_finish(tile.softmax_roots, tile.write_probabilities_roots)
+finish_tile = make_finish(softmax.softmax, tile.write_probabilities)
+finish_tile_roots = make_finish(softmax.softmax_roots, tile.write_probabilities_roots)
 
 
 @helper

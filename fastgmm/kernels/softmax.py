@@ -1,0 +1,247 @@
+"""From log-densities to responsibilities, and to the log-density of every row; the plain twins: `softmax_twins.py`.
+
+A fit needs the exponentials of all log-densities (`softmax`; `exponentials`, where the largest of every row is known),
+a log-density only their sum (`sum_exponentials`), whose logarithm `row_logs` takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from llvmlite import ir
+
+from fastgmm.kernels.micro import V
+from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
+from fastgmm.kernels.tile import add_total
+
+LN2 = math.log(2.0)
+LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none, by element size
+
+
+def finish_rows(
+    e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value, *, roots: bool
+) -> None:
+    """From the largest log-density of every row and, in `scale`, its sum to their logs, scales and shares of `sums`."""
+    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
+    bad = e.variable(e.index(0))
+    with e.loop(0, count, e.lanes) as t:
+        scales = []
+        for part, (f, s, m) in enumerate(in_halves(e, e.load(tops, t), e.load(scale, t))):
+            w = wide.load(weight, e.add(t, part * 8))
+            wide.set(weights, wide.plus(w, wide.get(weights)))
+            rest, inverse = wide.log_and_inverse(wide.select(f, s, wide.constant(1.0)))
+            usable = wide.select(f, w, wide.zero())
+            density = wide.plus(m, rest)
+            wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
+            wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
+            wide.set(uncertainty, wide.fma(usable, rest, wide.get(uncertainty)))
+            factor = wide.mul(usable, inverse)
+            scales.append(wide.sqrt(factor) if roots else factor)
+            lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
+            e.set(bad, e.add(e.get(bad), wide.count(lost)))
+        narrow = ir.VectorType(e.real, 8)
+        for part, s in enumerate(scales):
+            e.store(s if len(scales) == 1 else e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
+    certainty = wide.minus(wide.zero(), wide.get(uncertainty))
+    for i, value in ((0, wide.get(likelihood)), (1, certainty), (3, wide.get(weights))):
+        add_total(wide, value, sums, e.index(i))
+    add_lost(wide, e.get(bad), sums)
+
+
+def in_halves(e: Emitter, top: Value, total: Value) -> list[tuple[Value, Value, Value]]:
+    """Whether rows have a density, their sums and their largest log-densities or 0, as float64 vectors."""
+    fine = e.compare(">", top, e.constant(LOWEST[e.size]))
+    fines = [fine] if e.lanes == 8 else [e.half(fine, 0), e.half(fine, 1)]
+    return list(zip(fines, e.widen(total), e.widen(e.select(fine, top, e.zero())), strict=True))
+
+
+def add_lost(wide: Emitter, bad: Value, sums: Value) -> None:
+    """sums[2] += a number of rows."""
+    builder = wide.builder
+    builder.store(builder.fadd(wide.scalar(sums, 2), builder.sitofp(bad, DOUBLE)), wide.at(sums, 2))
+
+
+def make_softmax(*, roots: bool) -> Any:
+    """`softmax` as it is described below; with `roots` it leaves the square roots of what it describes."""
+
+    @micro
+    def softmax(
+        e: Emitter,
+        resp: Value,
+        cut: Value,
+        weight: Value,
+        scale: Value,
+        count: Value,
+        k: Value,
+        stride: Value,
+        logs: Value,
+        sums: Value,
+        found: Value,
+        groups: Value,
+    ) -> None:
+        """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
+
+        resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component];
+        scale[row] becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64)
+        becomes the log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted
+        log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
+        number of rows of positive weight without a finite log-density, which get no responsibility; the sum of the
+        weights. found[0] (int64) says how many responsibilities are not 0, and bit g of groups[component] (int64)
+        whether any of panel g's is not.
+        """
+        parts = e.lanes // 8
+        alive = e.variable(e.index(0))
+
+        # The largest log-density and the sum of a row wait where its log and its scale are to be (narrow ones in
+        # the second half): neither the chain of operations of the log nor its registers then hold other rows up.
+        kept = e.builder.bitcast(logs, e.real.as_pointer())
+        kept = kept if parts == 1 else e.at(kept, count)
+        # V vectors of rows at a time, so that the long chains of exp overlap
+        with e.loop(0, count, V * e.lanes) as t:
+            rows = [e.add(t, v * e.lanes) for v in range(V)]
+            tops = [e.variable(e.constant(float("-inf"))) for _ in rows]
+            with e.loop(0, k) as c:
+                for top, row in zip(tops, rows, strict=True):
+                    e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
+            for top, row in zip(tops, rows, strict=True):
+                e.store(e.get(top), kept, row)
+                fine = e.compare(">", e.get(top), e.constant(LOWEST[e.size]))
+                e.set(top, e.select(fine, e.get(top), e.zero()))
+            largest = [e.get(top) for top in tops]
+            totals = [e.variable(e.zero()) for _ in rows]
+            with e.loop(0, k) as c:
+                places = [e.add(e.times(c, stride), row) for row in rows]
+                least = e.broadcast(cut, c)
+                x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
+                live = [e.compare(">=", value, least) for value in x]
+                values = [e.variable(e.zero()) for _ in rows]
+                anywhere = live[0]
+                for mask in live[1:]:
+                    anywhere = e.builder.or_(anywhere, mask)
+                with e.when(e.any(anywhere)):
+                    for mask in live:
+                        e.set(alive, e.add(e.get(alive), e.count(mask)))
+                    for value, mask, argument in zip(values, live, x, strict=True):
+                        e.set(value, e.exp(argument, half=roots, where=mask))
+                first = e.builder.icmp_signed("==", t, e.index(0))
+                before = e.builder.select(first, e.index(0), e.builder.load(e.at(groups, c)))
+                bit = e.builder.shl(e.builder.zext(e.any(anywhere), I64), e.builder.udiv(t, e.index(V * e.lanes)))
+                e.builder.store(e.builder.or_(before, bit), e.at(groups, c))
+                for value, place, total in zip(values, places, totals, strict=True):
+                    v = e.get(value)
+                    e.store(v, resp, place)
+                    e.set(total, e.fma(v, v, e.get(total)) if roots else e.plus(e.get(total), v))
+            for row, total in zip(rows, totals, strict=True):
+                e.store(e.get(total), scale, row)
+        e.builder.store(e.get(alive), found)
+        finish_rows(e, kept, weight, scale, count, logs, sums, roots=roots)
+
+    return softmax
+
+
+softmax = make_softmax(roots=False)
+softmax_roots = make_softmax(roots=True)
+
+
+@micro
+def exponentials(
+    e: Emitter, resp: Value, tops: Value, cut: Value, count: Value, k: Value, stride: Value, totals: Value
+) -> None:
+    """resp[component, row] = exp(l - m), or 0 where l - m < cut[component]; totals[row] = their sum.
+
+    m is tops[row], the largest l of the row, or 0 where none is finite. For `count` rows, whole panels.
+    """
+    with e.loop(0, count, V * e.lanes) as t:
+        rows = [e.add(t, v * e.lanes) for v in range(V)]
+        largest = [usable_top(e, e.load(tops, row)) for row in rows]
+        totals_ = [e.variable(e.zero()) for _ in rows]
+        with e.loop(0, k) as c:
+            places = [e.add(e.times(c, stride), row) for row in rows]
+            least = e.broadcast(cut, c)
+            x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
+            live = [e.compare(">=", value, least) for value in x]
+            values = [e.variable(e.zero()) for _ in rows]
+            with e.when(any_of(e, live)):
+                for value, mask, argument in zip(values, live, x, strict=True):
+                    e.set(value, e.exp(argument, where=mask))
+            for value, place, total in zip(values, places, totals_, strict=True):
+                e.store(e.get(value), resp, place)
+                e.set(total, e.plus(e.get(total), e.get(value)))
+        for row, total in zip(rows, totals_, strict=True):
+            e.store(e.get(total), totals, row)
+
+
+@micro
+def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value) -> None:
+    """What `softmax` says of scale, logs and sums, from tops[row] and, in scale[row], the row's sum of `resp`."""
+    finish_rows(e, tops, weight, scale, count, logs, sums, roots=False)
+
+
+@micro
+def row_tops(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, tops: Value) -> None:
+    """tops[row] = the largest of resp[component, row], -inf where all are or are no number; whole panels."""
+    with e.loop(0, count, V * e.lanes) as t:
+        rows = [e.add(t, v * e.lanes) for v in range(V)]
+        found = [e.variable(e.constant(float("-inf"))) for _ in rows]
+        with e.loop(0, k) as c:
+            for top, row in zip(found, rows, strict=True):
+                e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
+        for top, row in zip(found, rows, strict=True):
+            e.store(e.get(top), tops, row)
+
+
+@micro
+def sum_exponentials(
+    e: Emitter, resp: Value, tops: Value, count: Value, k: Value, stride: Value, digits: Value, totals: Value
+) -> None:
+    """totals[row] = sum of exp(l - m) over the components; what is below 2^-digits is left out.
+
+    l and m as for `exponentials`, for `count` rows, whole panels.
+    """
+    least = e.splat(e.builder.fmul(e.builder.sitofp(digits, e.real), ir.Constant(e.real, -LN2)))
+    with e.loop(0, count, V * e.lanes) as t:
+        rows = [e.add(t, v * e.lanes) for v in range(V)]
+        largest = [usable_top(e, e.load(tops, row)) for row in rows]
+        bounds = [e.plus(m, least) for m in largest]
+        found = [e.variable(e.zero()) for _ in rows]
+        with e.loop(0, k) as c:
+            given = [e.load(resp, e.add(e.times(c, stride), row)) for row in rows]
+            live = [e.compare(">=", value, bound) for value, bound in zip(given, bounds, strict=True)]
+            with e.when(any_of(e, live)):
+                for value, mask, m, total in zip(given, live, largest, found, strict=True):
+                    e.set(total, e.plus(e.get(total), e.exp(e.minus(value, m), where=mask)))
+        for row, total in zip(rows, found, strict=True):
+            e.store(e.get(total), totals, row)
+
+
+@micro
+def row_logs(
+    e: Emitter, tops: Value, totals: Value, weight: Value, count: Value, more: Value, out: Value, sums: Value
+) -> None:
+    """out[row] (float64) = tops + log(totals) + more, -inf where no component has a finite log-density.
+
+    The number of such rows of positive weight is added to sums[2]. `more` is a float64.
+    """
+    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    bad = e.variable(e.index(0))
+    with e.loop(0, count, e.lanes) as t:
+        for part, (fine, total, top) in enumerate(in_halves(e, e.load(tops, t), e.load(totals, t))):
+            log, _ = wide.log_and_inverse(wide.select(fine, total, wide.constant(1.0)))
+            density = wide.plus(wide.plus(top, log), wide.splat(more))
+            wide.store(wide.select(fine, density, wide.constant(float("-inf"))), out, e.add(t, part * 8))
+            positive = wide.compare(">", wide.load(weight, e.add(t, part * 8)), wide.zero())
+            e.set(bad, e.add(e.get(bad), wide.count(e.builder.and_(e.builder.not_(fine), positive))))
+    add_lost(wide, e.get(bad), sums)
+
+
+def usable_top(e: Emitter, top: Value) -> Value:
+    """The largest log-density of rows; 0 where there is none."""
+    return e.select(e.compare(">", top, e.constant(LOWEST[e.size])), top, e.zero())
+
+
+def any_of(e: Emitter, masks: list[Value]) -> Value:
+    """Whether any lane of any mask is set."""
+    return e.any(functools.reduce(e.builder.or_, masks))

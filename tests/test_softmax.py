@@ -1,0 +1,177 @@
+"""Softmax, the sums and logarithms of exponentials, and exp and log themselves, in units of the last place."""
+
+import math
+from decimal import Context, Decimal
+
+import numpy as np
+import pytest
+
+from fastgmm.kernels import simd, softmax, softmax_twins
+from tests.test_kernels import (
+    TILE,
+    compare,
+    compiled,
+    components,
+    dtypes,
+    log_densities,
+    random_weights,
+    rng_for,
+    width,
+)
+
+
+@dtypes
+@components
+@pytest.mark.parametrize("name", ["softmax", "softmax_roots"])
+def test_softmax(name, k, dtype):
+    rng = rng_for(k)
+    panel = width(dtype)
+    for count in (panel, TILE):
+        compare(
+            getattr(softmax, name),
+            getattr(softmax_twins, name),
+            log_densities(rng, k, dtype),
+            np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype),
+            random_weights(rng),
+            np.zeros(TILE, dtype),
+            *(count, k, TILE),
+            np.zeros(TILE),
+            rng.normal(size=4),
+            np.zeros(1, np.int64),
+            np.full(k, 5, np.int64),
+        )
+
+
+@dtypes
+@components
+def test_softmax_in_steps(k, dtype):
+    """Largest log-densities, exponentials, scales: what `softmax` does in one."""
+    rng = rng_for(k, 1)
+    cut = np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype)
+    joint, weight = log_densities(rng, k, dtype), random_weights(rng)
+    for count in (width(dtype), TILE):
+        tops, totals, logs = np.zeros(TILE, dtype), np.zeros(TILE, dtype), np.zeros(TILE)
+        compare(softmax.row_tops, softmax_twins.row_tops, joint, count, k, TILE, tops, exact=True)
+        compiled(softmax.row_tops)((joint, count, k, TILE, tops))
+        compare(softmax.exponentials, softmax_twins.exponentials, joint, tops, cut, count, k, TILE, totals)
+        resp = joint.copy()
+        compiled(softmax.exponentials)((resp, tops, cut, count, k, TILE, totals))
+        assert not np.isnan(resp[:, :count]).any()
+        sums = rng.normal(size=4)
+        compare(softmax.row_scales, softmax_twins.row_scales, tops, weight, totals, count, logs, sums)
+        once, found, groups = joint.copy(), np.zeros(1, np.int64), np.zeros(k, np.int64)
+        theirs = np.zeros(TILE, dtype), np.zeros(TILE), sums.copy()
+        compiled(softmax.softmax)((once, cut, weight, theirs[0], count, k, TILE, *theirs[1:], found, groups))
+        compiled(softmax.row_scales)((tops, weight, totals, count, logs, sums))
+        for mine, other in zip((resp, totals, logs, sums), (once, *theirs), strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+@dtypes
+@components
+def test_log_of_sums(k, dtype):
+    """What a log-density needs: sums of exponentials without the smallest, and logarithms with a number more."""
+    rng = rng_for(k, 2)
+    joint, weight = log_densities(rng, k, dtype), random_weights(rng)
+    for count in (width(dtype), TILE):
+        tops, totals, logs = np.zeros(TILE, dtype), np.zeros(TILE, dtype), np.zeros(TILE)
+        compiled(softmax.row_tops)((joint, count, k, TILE, tops))
+        for digits in (54, 5):
+            given = joint, tops, count, k, TILE, digits, totals
+            compare(softmax.sum_exponentials, softmax_twins.sum_exponentials, *given)
+            compiled(softmax.sum_exponentials)(given)
+            sums = rng.normal(size=4)
+            compare(softmax.row_logs, softmax_twins.row_logs, tops, totals, weight, count, 3.25, logs, sums)
+
+
+def test_no_row_without_a_density_is_overlooked():
+    """Rows of positive weight are counted, others are not; all get minus infinity."""
+    tops, totals, logs, sums = np.full(TILE, -np.inf), np.zeros(TILE), np.zeros(TILE), np.zeros(4)
+    tops[::3] = 1.0
+    totals[::3] = 1.0
+    weight = np.arange(TILE) % 2 * 1.0
+    compiled(softmax.row_logs)((tops, totals, weight, TILE, 0.5, logs, sums))
+    np.testing.assert_array_equal(logs, np.where(np.arange(TILE) % 3 == 0, 1.5, -np.inf))
+    np.testing.assert_array_equal(sums, [0.0, 0.0, TILE // 3, 0.0])
+
+
+# -- elementary functions ----------------------------------------------------------------------------------------------
+
+
+@simd.micro
+def exp_of(e, x, out, count):
+    with e.loop(0, count, e.lanes) as i:
+        e.store(e.exp(e.load(x, i)), out, i)
+
+
+@simd.micro
+def plain_exp_of(e, x, out, count):
+    e.permutes = False
+    with e.loop(0, count, e.lanes) as i:
+        e.store(e.exp(e.load(x, i)), out, i)
+
+
+@simd.micro
+def log_and_inverse_of(e, x, logs, inverses, count):
+    with e.loop(0, count, e.lanes) as i:
+        log, inverse = e.log_and_inverse(e.load(x, i))
+        e.store(log, logs, i)
+        e.store(inverse, inverses, i)
+
+
+@simd.micro
+def plain_log_and_inverse_of(e, x, logs, inverses, count):
+    e.permutes = False
+    with e.loop(0, count, e.lanes) as i:
+        log, inverse = e.log_and_inverse(e.load(x, i))
+        e.store(log, logs, i)
+        e.store(inverse, inverses, i)
+
+
+CONTEXT = Context(prec=50)
+
+
+def ulps(got, x, exact):
+    """Largest error in units in the last place of the exact value, found in decimal arithmetic of 50 digits."""
+    worst = 0.0
+    for g, v in zip(got, x, strict=True):
+        e = exact(Decimal(float(v)))
+        unit = Decimal(float(np.spacing(np.abs(got.dtype.type(float(e))))))
+        worst = max(worst, float(CONTEXT.divide(abs(CONTEXT.subtract(Decimal(float(g)), e)), unit)))
+    return worst
+
+
+@pytest.mark.parametrize(("dtype", "end"), [(np.float64, 700.0), (np.float32, 86.0)])
+def test_exp_in_ulps(dtype, end):
+    rng = rng_for(3)
+    half = 0.5 * math.log(2.0)
+    edges = np.concatenate([[half * (2 * n + 1) * (1 + s * 1e-7) for n in range(-20, 20)] for s in (-1, 0, 1)])
+    parts = [rng.uniform(-end, end, 4000), rng.uniform(-2.0, 0.0, 2000), -(10.0 ** rng.uniform(-20, 0, 500)), edges]
+    x = np.concatenate([*parts, [0.0, -0.0, -end, end]]).astype(dtype)
+    x = np.resize(x, -(-len(x) // 16) * 16)
+    out = np.empty_like(x)
+    compiled(exp_of)((x, out, len(x)))
+    assert ulps(out, x, lambda v: v.exp(CONTEXT)) <= 1.5
+    plain = np.empty_like(x)
+    compiled(plain_exp_of)((x, plain, len(x)))  # as CPUs without permutations of lanes do it
+    np.testing.assert_array_equal(plain, out)
+    assert (out[x == 0.0] == 1.0).all()
+
+
+def test_log_and_inverse_in_ulps():
+    rng = rng_for(4)
+    near = np.concatenate([1.0 + s * 10.0 ** rng.uniform(-16, -1, 500) for s in (-1, 1)])
+    edges = np.sqrt(0.5) * (1.0 + 1e-15 * np.arange(-8, 9)) * 2.0 ** rng.integers(-1000, 1000, (20, 1))
+    wide = 2.0 ** rng.uniform(-1021, 1021, 3000)
+    parts = [wide, rng.uniform(0.5, 64.0, 2000), rng.uniform(0.7, 2.0, 4000), near, edges.ravel(), np.arange(1.0, 65.0)]
+    x = np.concatenate([*parts, [np.finfo(float).tiny]])
+    x = np.resize(x, -(-len(x) // 16) * 16)
+    logs, inverses = np.empty_like(x), np.empty_like(x)
+    compiled(log_and_inverse_of)((x, logs, inverses, len(x)))
+    plain = np.empty_like(x), np.empty_like(x)
+    compiled(plain_log_and_inverse_of)((x, *plain, len(x)))
+    np.testing.assert_array_equal(plain, (logs, inverses))
+    assert (logs[x == 1.0] == 0.0).all()
+    some = x != 1.0
+    assert ulps(logs[some], x[some], lambda v: v.ln(CONTEXT)) <= 5.0
+    assert ulps(inverses, x, lambda v: CONTEXT.divide(1, v)) <= 2.0
