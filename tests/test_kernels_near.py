@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins
+from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins, workspace
 from fastgmm.kernels.micro import V
 from tests.test_kernels import (
     TILE,
@@ -80,21 +80,46 @@ def some_rows(rng, d, dtype):
     return rows, padded, lanes
 
 
+def extended(rows, roots, d, count, length):
+    """Rows as the kernels for products read them."""
+    out = np.zeros((count, length), rows.dtype)
+    near_twins.extend_rows(rows, roots, count, d, rows.shape[1], out, length)
+    return out
+
+
 @dtypes
 @dimensions
-def test_reverse_rows(d, dtype):
-    rows, padded, lanes = some_rows(rng_for(d), d, dtype)
+def test_extend_rows(d, dtype):
+    rng = rng_for(d)
+    rows, padded, lanes = some_rows(rng, d, dtype)
+    roots = rng.uniform(size=TILE).astype(dtype)
+    length = products.extended_length(d, lanes)
+    reach = lanes + d + d // 2 + (0 if d % lanes == 0 else lanes - 1)
     for count in (1, 24):
-        out = np.zeros(count * (padded + lanes) + lanes, dtype)
-        shifted = out[lanes:]  # the first row's room is before it
-        near_twins.reverse_rows(rows, count, d, padded, shifted, padded + lanes)
-        mine = np.full_like(out, 7.0)
-        compiled(products.reverse_rows)((rows, count, d, padded, mine[lanes:], padded + lanes))
-        places = np.add.outer(np.arange(count) * (padded + lanes) + lanes, np.arange(padded))
-        np.testing.assert_array_equal(mine[places], out[places])
-        np.testing.assert_array_equal(
-            out[places[:, :d]], rows[:count, d - 1 :: -1] if d == padded else rows[:count, :d][:, ::-1]
-        )
+        out, mine = extended(rows, roots, d, count, length), np.full((count + 1, length), 7.0, dtype)
+        compiled(products.extend_rows)((rows, roots, count, d, padded, mine, length))
+        np.testing.assert_array_equal(mine[:count, :reach], out[:, :reach])
+        np.testing.assert_array_equal(mine[count], 7.0)
+        np.testing.assert_array_equal(out[:, lanes : lanes + d], roots[:count, None] * rows[:count, :d])
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_extended_rows_fit_where_they_are_kept(lanes):
+    """Even for every number of features there is, also beyond what the passes take."""
+    for d in range(1, 200):
+        padded = -(-d // lanes) * lanes
+        room = workspace.PRODUCT_ROWS * products.extended_length(d, lanes)
+        assert room <= TILE * max(padded, lanes) + max(TILE * lanes, padded)
+
+
+@dtypes
+@pytest.mark.parametrize("k", [1, 2, 5, 8, 17])
+def test_component_weights(k, dtype):
+    rng = rng_for(k)
+    resp, scale = rng.uniform(size=(k, TILE)).astype(dtype), rng.uniform(size=TILE).astype(dtype)
+    for count in (48, TILE):
+        given = (resp, scale, count, k, TILE, rng.normal(size=k))
+        compare(products.component_weights, near_twins.component_weights, *given)
 
 
 @dtypes
@@ -102,17 +127,16 @@ def test_reverse_rows(d, dtype):
 @pytest.mark.parametrize("k", [1, 2, 5, 8, 17])
 def test_product_moments(d, k, dtype):
     rng = rng_for(d, k)
-    rows, padded, lanes = some_rows(rng, d, dtype)
+    rows, _, lanes = some_rows(rng, d, dtype)
+    count, extent = layout.product_count(d, lanes), products.extended_length(d, lanes)
     vectors = layout.product_vectors(d, lanes)
-    length = len(vectors)
-    backwards = np.zeros((TILE, padded + lanes), dtype)
-    near_twins.reverse_rows(rows, TILE, d, padded, backwards, padded + lanes)
+    u = extended(rows, rng.uniform(size=TILE).astype(dtype), d, TILE, extent)
     resp = rng.uniform(size=(k, TILE)).astype(dtype)
-    for count in (24, 48):
-        buffer = np.zeros((count, 3 * lanes), dtype)
-        out = rng.normal(size=(k, length * lanes + 8))
-        given = (resp, rows, backwards, vectors, length, count, d, k, TILE, padded, buffer, out, out.shape[1])
-        compare(products.product_moments, near_twins.product_moments, *given, scratch=(10,))
+    for n_rows in (24, 48):
+        buffer = np.zeros((n_rows, 3 * lanes), dtype)
+        out = rng.normal(size=(k, count * lanes + 8))
+        given = (resp, u, vectors, count, n_rows, k, TILE, extent, buffer, out, out.shape[1])
+        compare(products.product_moments, near_twins.product_moments, *given, scratch=(8,))
 
 
 @dtypes
@@ -121,17 +145,23 @@ def test_shared_products_are_the_moments(d, dtype):
     """The whole way from rows to first and second moments, without the twin."""
     rng = rng_for(d, 1)
     rows, padded, lanes = some_rows(rng, d, dtype)
-    vectors = layout.product_vectors(d, lanes)
-    backwards = np.zeros(TILE * (padded + lanes) + lanes, dtype)
-    resp = rng.uniform(size=(9, TILE)).astype(dtype)
-    out = np.zeros((9, len(vectors) * lanes))
+    vectors, count, extent = (
+        layout.product_vectors(d, lanes),
+        layout.product_count(d, lanes),
+        products.extended_length(d, lanes),
+    )
+    resp, scale = rng.uniform(size=(9, TILE)).astype(dtype), rng.uniform(size=TILE).astype(dtype)
+    weights, out, roots = np.zeros(9), np.zeros((9, count * lanes)), scale.copy()
+    compiled(products.component_weights)((resp, roots, TILE, 9, TILE, weights))
     for first in range(0, TILE, 48):
-        compiled(products.reverse_rows)((rows[first:], 48, d, padded, backwards[lanes:], padded + lanes))
-        given = (resp[:, first:], rows[first:], backwards[lanes:], vectors, len(vectors), 48, d, 9, TILE, padded)
+        u = np.zeros((48, extent), dtype)
+        compiled(products.extend_rows)((rows[first:], roots[first:], 48, d, padded, u, extent))
+        given = (resp[:, first:], u, vectors, count, 48, 9, TILE, extent)
         compiled(products.product_moments)((*given, np.zeros((48, 3 * lanes), dtype), out, out.shape[1]))
-    first, second = layout.unpack_products(out, d, lanes)
-    u, r = rows[:, :d].astype(float), resp.astype(float)
+    first, second = layout.unpack_products(out, d)
+    u, r = rows[:, :d].astype(float), resp.astype(float) * scale
     bound = (1e-13 if dtype == np.float64 else 2e-6) * TILE
+    np.testing.assert_allclose(weights, r.sum(axis=1), atol=bound)
     np.testing.assert_allclose(first, r @ u, atol=bound)
     np.testing.assert_allclose(second, np.einsum("kt,ti,tj->kij", r, u, u), atol=bound)
     np.testing.assert_array_equal(second, second.transpose(0, 2, 1))
@@ -140,19 +170,26 @@ def test_shared_products_are_the_moments(d, dtype):
 @pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("d", [*range(1, 40), 64, 65])
 def test_every_product_has_one_place(d, lanes):
-    """Each pair i >= j, and each feature, is in one lane exactly."""
+    """Each pair i >= j, and each feature, is in one lane exactly, and where it is unpacked from; no vector is idle."""
+    count, numbers = layout.product_count(d, lanes), layout.product_vectors(d, lanes).tolist()
+    starts, pieces = numbers[: count + 1], np.reshape(numbers[count + 1 :], (-1, 4))
+    row = [-1] * lanes + [i % d for i in range(d + d // 2 + lanes)]  # the feature at each place of an extended row
     places = []
-    for i, j, contents in layout.product_vectors(d, lanes).tolist():
-        for column in range(j, min(j + lanes, d)):
-            if contents == products.PLAIN:
-                places.append((column,))
-            elif column <= i and contents != products.PARTNER:
-                places.append((i, column))
-            elif column > i and contents != products.OWN:
-                places.append((d - 2 - i, d - 1 - column))
-    pairs = [p for p in places if len(p) == 2 and p[0] >= p[1] >= 0]
-    assert len(set(pairs)) == d * (d + 1) // 2 == len(pairs)
-    assert sorted(p for p in places if len(p) == 1) == [(j,) for j in range(d)]
+    for v in range(count):
+        pairs = [None] * lanes
+        for column, left, right, lane in pieces[starts[v] : starts[v + 1]].tolist():
+            assert column == v % V
+            for i in range(lane, lanes):
+                pairs[i] = tuple(sorted((row[left + i], row[right + i])))
+        places += pairs
+    length = d * (d + 1) // 2
+    assert len(set(places[:length])) == length
+    assert sorted(places[length : length + d]) == [(-1, j) for j in range(d)]
+    assert len(places) - length - d < lanes
+    first, second = layout.unpack_products(np.arange(len(places))[None], d)
+    for i in range(d):
+        assert places[first[0, i]] == (-1, i)
+        assert all(places[second[0, i, j]] == (j, i) for j in range(i + 1))
 
 
 @dtypes

@@ -48,7 +48,7 @@ ALIGNMENT = 64  # bytes
     SHARED,  # of `full.py`: how tiles whose rows belong to most components take their moments
     PRODUCTS,  # where among the second moments the sums of shared products begin
     VECTORS,  # address of what `layout.product_vectors` says of them
-    N_VECTORS,
+    N_VECTORS,  # of products of a row
     SCRATCH,  # address of the workers' scratch
     SCRATCH_BYTES,  # of one worker
     OUT,

@@ -32,6 +32,8 @@ from fastgmm.kernels.workspace import (
     workspace,
 )
 
+extended_length = helper(products.extended_length)
+
 CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
 
 
@@ -82,24 +84,21 @@ def gathered_moments(table, panels, tag, ws, slot):  # type: ignore[no-untyped-d
 def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and moments of all components from products of features about the common centre."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
-    lanes = VECTOR_BYTES // table[a.SIZE]
-    backwards = at(ws.centred, lanes)
+    length = extended_length(d, VECTOR_BYTES // table[a.SIZE])
     sums = at(slot, table[a.SECOND] + table[a.PRODUCTS])
-    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    products.component_weights(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     for i in range(0, total, PRODUCT_ROWS):
-        rows, some = at(ws.rows, i * padded), min(PRODUCT_ROWS, total - i)
-        products.reverse_rows(rows, some, d, padded, backwards, padded + lanes)
+        some = min(PRODUCT_ROWS, total - i)
+        products.extend_rows(at(ws.rows, i * padded), at(ws.scale, i), some, d, padded, ws.centred, length)
         products.product_moments(
             at(ws.resp, i),
-            rows,
-            backwards,
+            ws.centred,
             int64_pointer(table[a.VECTORS]),
             table[a.N_VECTORS],
             some,
-            d,
             k,
             TILE,
-            padded,
+            length,
             ws.work,
             sums,
             table[a.MOMENT_LENGTH],

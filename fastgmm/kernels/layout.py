@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastgmm.kernels import products
-from fastgmm.kernels.micro import BLOCKS
+from fastgmm.kernels.micro import BLOCKS, V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.pieces import pieces
 
@@ -99,43 +98,47 @@ def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
     return out
 
 
+def product_count(n: int, lanes: int) -> int:
+    """Vectors that hold a row's products and features (`products.py`)."""
+    return -(-(n * (n + 1) // 2 + n) // lanes)
+
+
 @functools.cache
 def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
-    """Row, first column and contents (`products.py`) of the vectors that hold a row's products, (length, 3)."""
-    rows = [(n - 1, n)] + [(i, n) for i in range(n - 2, -1, -1) if i > n - 2 - i]
-    if n % 2 == 0:
-        rows.append((n // 2 - 1, n // 2))  # its own partner: half a row
-    vectors = []
-    for i, end in rows:
-        for j in range(0, end, lanes):
-            beyond = min(j + lanes, end) - 1
-            vectors.append((i, j, products.OWN if beyond <= i else products.PARTNER if j > i else products.BOTH))
-    vectors += [(0, j, products.PLAIN) for j in range(0, n, lanes)]
-    return np.array(vectors, np.int64)
+    """The pieces of the vectors of products (`products.py`), for the kernel.
+
+    First, for each vector and for the end, the number of its first piece; then for every piece four numbers: the
+    vector's column in its group of V, where its left and where its right side begins in an extended row, and its first
+    lane.
+    """
+    segments = [(s * n, lanes + s) for s in range((n + 2) // 2)]  # first product, offset on the right side
+    segments.append((n * (n + 1) // 2, 0))
+    starts, pieces = [0], []
+    for v in range(product_count(n, lanes)):
+        begin, end = v * lanes, (v + 1) * lanes
+        column = begin % n
+        for (first, offset), (last, _) in zip(segments, [*segments[1:], (end, 0)], strict=True):
+            if first < end and (last > begin or offset == 0):
+                pieces.append((v % V, lanes + column, offset + column if offset else 0, max(first - begin, 0)))
+        starts.append(len(pieces))
+    return np.array([*starts, *(number for piece in pieces for number in piece)], np.int64)
 
 
-@functools.lru_cache(maxsize=8)
-def _product_places(n: int, lanes: int) -> npt.NDArray[np.intp]:
-    """Where the packed sums hold the n features, and the products of two of them, (1 + n, n)."""
-    places = np.empty((1 + n, n), np.intp)
-    for v, (i, j, contents) in enumerate(product_vectors(n, lanes).tolist()):
-        columns = np.arange(j, min(j + lanes, n))
-        where = v * lanes + columns - j
-        if contents == products.PLAIN:
-            places[0, columns] = where
-            continue
-        own = columns <= i
-        places[1 + i, columns[own]] = places[1 + columns[own], i] = where[own]
-        if contents != products.OWN:
-            others = n - 1 - columns[~own]
-            places[n - 1 - i, others] = places[1 + others, n - 2 - i] = where[~own]
-    return places
+@functools.cache
+def _product_places(n: int) -> tuple[Any, Any]:
+    """Numbers of the features and, (n, n), of the products of two."""
+    products = np.arange(n * (n + 1) // 2)
+    s, j = np.divmod(products, n)
+    places = np.zeros((n, n), np.intp)
+    places[j, (j + s) % n] = places[(j + s) % n, j] = products
+    features = np.arange(products.size, products.size + n)
+    return features[np.argsort(features % n)], places
 
 
-def unpack_products(packed: Float64, n: int, lanes: int) -> tuple[Float64, Float64]:
+def unpack_products(packed: Float64, n: int) -> tuple[Float64, Float64]:
     """(K, length L) as first moments (K, D) and symmetric second moments (K, D, D)."""
-    both = np.take(packed, _product_places(n, lanes), axis=1)
-    return both[:, 0], both[:, 1:]
+    features, places = _product_places(n)
+    return np.ascontiguousarray(packed[:, features]), np.ascontiguousarray(packed[:, places])
 
 
 @functools.cache

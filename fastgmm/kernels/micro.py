@@ -28,10 +28,13 @@ BLOCKS = (8, 4, 2, 1)
 Block = Callable[[int, Value], None]
 
 
-def for_row_blocks(e: Emitter, n: Value, body: Block) -> None:
-    """Run ``body(q, first)`` for rows 0..n-1 in blocks of 8 and, for the rest, of 4, 2 and 1 rows."""
+def for_row_blocks(e: Emitter, n: Value, body: Block, start: Any = 0) -> None:
+    """Run ``body(q, first)`` for rows 0..n-1 in blocks of 8 and, for the rest, of 4, 2 and 1 rows.
+
+    Of the blocks of 8 those before row `start` are left out.
+    """
     eights = e.builder.and_(n, e.index(-8))
-    with e.loop(0, eights, 8) as first:
+    with e.loop(start, eights, 8) as first:
         body(8, first)
     done = eights
     for q in BLOCKS[1:]:

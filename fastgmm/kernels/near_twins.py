@@ -81,40 +81,46 @@ def shifted_density(
     front(out, len(y))[:] = log_norm.reshape(-1)[0] - 0.5 * (y * y).sum(axis=1)
 
 
-def reverse_rows(rows: Array, count: int, n: int, padded: int, out: Array, stride: int) -> None:
-    """Rows from right to left, padded with zeros."""
-    for t in range(count):
-        place = out.reshape(-1)[t * stride : t * stride + padded]
-        place[:n] = front(rows, count, padded)[t, n - 1 :: -1] if n > 0 else 0.0
-        place[n:] = 0.0
+def extend_rows(rows: Array, roots: Array, count: int, n: int, padded: int, out: Array, length: int) -> None:
+    """L times the root of a row's scale, then the row times it, as a period of n numbers."""
+    width = VECTOR_BYTES // rows.itemsize
+    places = np.arange(n + n // 2 + (0 if n % width == 0 else width - 1)) % n
+    factor = front(roots, count)[:, None]
+    given = front(out, count, length)
+    given[:, :width] = factor
+    given[:, width : width + places.size] = factor * front(rows, count, padded)[:, places]
+
+
+def component_weights(resp: Array, scale: Array, count: int, k: int, stride: int, weights: Array) -> None:
+    """Sums of resp * scale over the rows; scale becomes its square root."""
+    given = front(scale, count)
+    front(weights, k)[:] += front(resp, k, stride)[:, :count].astype(np.float64) @ given.astype(np.float64)
+    given[:] = np.sqrt(given)
 
 
 def product_moments(
     resp: Array,
     rows: Array,
-    backwards: Array,
     vectors: Array,
     length: int,
     count: int,
-    n: int,
     k: int,
     stride: int,
-    padded: int,
+    row_length: int,
     buffer: Array,
     out: Array,
     step: int,
 ) -> None:
-    """out[c] += sum of resp_c times u_i u_j (or u_{n-2-i} u_{n-1-j} where j > i), or times u_j."""
+    """out[c] += sum of resp_c times products of what each piece finds on its left and on its right."""
     width = VECTOR_BYTES // rows.itemsize
-    u = front(rows, count, padded).astype(np.float64)
-    back = front(backwards, count, padded + width).astype(np.float64)
+    u = front(rows, count, row_length).astype(np.float64)
     weights = front(resp, k, stride)[:, :count].astype(np.float64)
-    for v, (i, j, contents) in enumerate(front(vectors, length, 3).tolist()):
-        columns = slice(j, j + width)
-        own, partner = u[:, [i]] * u[:, columns], u[:, [max(n - 2 - i, 0)]] * back[:, columns]
-        both = np.where(np.arange(j, j + width) <= i, own, partner)
-        given = (own, partner, both, u[:, columns])[contents]
-        front(out, k, step)[:, v * width : (v + 1) * width] += weights @ given
+    starts, pieces = vectors[: length + 1].tolist(), vectors[length + 1 :].reshape(-1, 4).tolist()
+    for v in range(length):
+        values = np.zeros((count, width))
+        for _, left, right, lane in pieces[starts[v] : starts[v + 1]]:
+            values[:, lane:] = u[:, left + lane : left + width] * u[:, right + lane : right + width]
+        front(out, k, step)[:, v * width : (v + 1) * width] += weights @ values
 
 
 def column_panels(rows: Array, count: int, padded: int, step: int, out: Array) -> None:

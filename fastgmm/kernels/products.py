@@ -2,15 +2,18 @@
 
 Moments of component k are sums over the rows of r_k times u_i u_j and u_j. The products do not depend on the component,
 so a few of them are formed for a few rows, in the first-level cache, and multiplied with the responsibilities of all
-components: no row is gathered, and hardly a multiply-add of the inner loop is wasted on the triangle's other half.
+components: no row is gathered, and no multiply-add of the inner loop is wasted on the triangle's other half. What turns
+a row's numbers into responsibilities, its weight over their sum, goes into the products instead: both of their sides
+are times its root.
 
-`layout.product_vectors` lists the vectors of products that make up a row's triangle: columns j .. j + L - 1 of the
-triangle's row i where they belong to it; where j exceeds i, the row n - 2 - i from right to left, so that the two fill
-the vectors between them:
+The products of a row are listed along the diagonals of u u', which go on at the other side where they leave it:
 
-    lane with column j:    u_i u_j for j <= i,    u_{n-2-i} u_{n-1-j} for j > i
+    number p of n (n + 1) / 2:    u_j u_{(j + s) mod n} with s = p div n, j = p mod n
 
-and then u itself. Lanes that belong to no product are filled with what they compute. The plain twins are in
+and then come the features themselves, number p being u_{p mod n}, from wherever p mod n is by then. So nothing is idle
+between two diagonals, whatever n: a vector holds L products that follow each other, and with rows written out as
+periods (`extend_rows`) both sides are plain loads, the right one s places after the left one. A vector that holds
+pieces of several diagonals has a right side for each. `layout.product_vectors` lists the pieces. The plain twins are in
 `near_twins.py`.
 """
 
@@ -20,26 +23,59 @@ from llvmlite import ir
 
 from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
 from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro
+from fastgmm.kernels.tile import add_total
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
-OWN, PARTNER, BOTH, PLAIN = range(4)
-"""Which products a vector holds: of row i; of row n - 2 - i, backwards; of both, up to lane i - j and from there; u."""
+PIECE = 4  # numbers that describe a piece
+
+
+def extended_length(n, lanes):  # type: ignore[no-untyped-def]  # also Numba code
+    """Elements from one row of `extend_rows` to the next: an odd number of vectors, that is lines of the cache."""
+    beyond = 0 if n % lanes == 0 else lanes - 1  # where vectors begin anywhere
+    length = lanes + n + n // 2 + beyond
+    return ((length + 2 * (lanes - 1)) // lanes | 1) * lanes  # and what the last vector has beyond
 
 
 @micro
-def reverse_rows(e: Emitter, rows: Value, count: Value, n: Value, padded: Value, out: Value, stride: Value) -> None:
-    """out[t, j] = rows[t, n - 1 - j] for j < n, 0 up to `padded`.
+def extend_rows(
+    e: Emitter, rows: Value, roots: Value, count: Value, n: Value, padded: Value, out: Value, length: Value
+) -> None:
+    """out[t, i] = roots[t] for i < L and out[t, L + i] = roots[t] rows[t, i mod n], as far as pieces reach.
 
-    Rows of `out` lie `stride` apart, with room for a vector before each.
+    Rows of `out` lie `length` apart, from `extended_length`.
     """
-    backwards = list(range(e.lanes - 1, -1, -1))
+    rest = e.builder.and_(n, e.index(e.lanes - 1))
+    whole = e.builder.icmp_signed("==", rest, e.index(0))
+    end = e.add(e.add(n, e.builder.ashr(n, e.index(1))), e.builder.select(whole, e.index(0), e.index(e.lanes - 1)))
     with e.loop(0, count) as t:
-        row, target = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, stride))
-        e.store(e.zero(), target, e.add(padded, -e.lanes))
-        with e.loop(0, padded, e.lanes) as j:
-            # vector j .. j + L - 1 goes to n - L - j ..; of the last one the padding falls into the room before
-            x = e.load(row, j)
-            e.store(e.shuffle(x, x, backwards), target, e.builder.sub(e.builder.sub(n, e.index(e.lanes)), j))
+        row, target, root = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length)), e.broadcast(roots, t)
+        e.store(root, target)
+        # in order: the next period overwrites what the last vector of the one before has beyond its end
+        with e.loop(0, end, n) as start:
+            left = e.builder.sub(end, start)
+            with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, padded), left, padded), e.lanes) as j:
+                e.store(e.mul(e.load(row, j), root), target, e.add(e.add(start, j), e.lanes))
+
+
+@micro
+def component_weights(
+    e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value
+) -> None:
+    """weights[component] (float64) += sum over the rows of resp[component, row] * scale[row]; then scale = its root."""
+
+    def block(q: int, first: Value) -> None:
+        source = e.at(resp, e.times(first, stride))
+        totals = [e.variable(e.zero()) for _ in range(q)]
+        with e.loop(0, count, e.lanes) as t:
+            factor = e.load(scale, t)
+            for r, total in enumerate(totals):
+                e.set(total, e.fma(e.load(source, e.add(e.times(stride, r), t)), factor, e.get(total)))
+        for r, total in enumerate(totals):
+            add_total(e, e.get(total), weights, e.add(first, r))
+
+    for_row_blocks(e, k, block)
+    with e.loop(0, count, e.lanes) as t:
+        e.store(e.sqrt(e.load(scale, t)), scale, t)
 
 
 @micro
@@ -47,14 +83,12 @@ def product_moments(
     e: Emitter,
     resp: Value,
     rows: Value,
-    backwards: Value,
     vectors: Value,
     length: Value,
     count: Value,
-    n: Value,
     k: Value,
     stride: Value,
-    padded: Value,
+    row_length: Value,
     buffer: Value,
     out: Value,
     step: Value,
@@ -64,10 +98,10 @@ def product_moments(
     Parameters
     ----------
     resp : (K, stride)
-    rows, backwards : (count, padded), (count, padded + L)
-        Rows about the centre, and from `reverse_rows`; `count` is a multiple of `UNROLL`.
-    vectors : (length, 3) int64
-        Row i, first column j and contents of each vector of products.
+    rows : (count, row_length)
+        From `extend_rows`; `count` is a multiple of `UNROLL`.
+    vectors : (length + 1 + 4 pieces,) int64
+        From `layout.product_vectors`, for `length` vectors.
     buffer : (count, V L)
         Scratch.
     out : (K, length L) float64
@@ -76,64 +110,85 @@ def product_moments(
     wide = e.real != DOUBLE
     integers = ir.VectorType(e.integer, e.lanes)
     iota = ir.Constant(integers, list(range(e.lanes)))
-    forth = [e.times(padded, u) for u in range(UNROLL + 1)]  # where a step's rows begin
-    over = [e.times(e.add(padded, e.lanes), u) for u in range(UNROLL + 1)]
     steps = e.builder.udiv(count, e.index(UNROLL))
+    pieces = e.at(vectors, e.add(length, 1))
 
-    def form(which: Value, column: Value) -> None:
-        """One vector of products of every row, into a column of the buffer."""
-        i, j, contents = (e.builder.load(e.at(vectors, e.add(e.times(which, 3), c))) for c in range(3))
-        partner = e.builder.sub(e.builder.sub(n, e.index(2)), i)
-
-        def plain(u: int, row: Value, _back: Value) -> Value:
-            return e.load(row, e.add(forth[u], j))
-
-        def own(u: int, row: Value, back: Value) -> Value:
-            return e.mul(e.broadcast(row, e.add(forth[u], i)), plain(u, row, back))
-
-        def other(u: int, row: Value, back: Value) -> Value:
-            return e.mul(e.broadcast(row, e.add(forth[u], partner)), e.load(back, e.add(over[u], j)))
-
-        last = e.builder.sub(i, j)
-        last = e.builder.trunc(last, e.integer) if e.size == 4 else last
-        one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), last, ir.Constant(I32, 0))
-        mask = e.builder.icmp_signed("<=", iota, e.shuffle(one, one, [0] * e.lanes))
-        ways = {OWN: own, PARTNER: other, BOTH: lambda *row: e.select(mask, own(*row), other(*row)), PLAIN: plain}
-        for name, way in ways.items():
-            with e.when(e.builder.icmp_signed("==", contents, e.index(name))), e.loop(0, steps) as step:
-                row, back = e.at(rows, e.times(step, forth[UNROLL])), e.at(backwards, e.times(step, over[UNROLL]))
-                target = e.at(buffer, e.add(e.times(step, UNROLL * V * e.lanes), e.times(column, e.lanes)))
+    def form(piece: Value) -> None:
+        """One piece of a vector of products of every row, and what follows it, into a column of the buffer."""
+        column, before, after, lane = (e.builder.load(e.at(pieces, e.add(e.times(piece, PIECE), i))) for i in range(4))
+        sources, target = (e.at(rows, before), e.at(rows, after)), e.at(buffer, e.times(column, e.lanes))
+        number = e.builder.trunc(lane, e.integer) if e.size == 4 else lane
+        one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), number, ir.Constant(I32, 0))
+        mask = e.builder.icmp_signed(">=", iota, e.shuffle(one, one, [0] * e.lanes))
+        for relation, first in (("==", True), ("!=", False)):
+            with e.when(e.builder.icmp_signed(relation, lane, e.index(0))), e.loop(0, steps) as s:
+                t = e.times(s, UNROLL)
+                x, y = (e.at(source, e.times(t, row_length)) for source in sources)
+                place = e.at(target, e.times(t, V * e.lanes))
                 for u in range(UNROLL):
-                    e.store(way(u, row, back), target, u * V * e.lanes)
+                    value = e.mul(e.load(x, e.times(row_length, u)), e.load(y, e.times(row_length, u)))
+                    value = value if first else e.select(mask, value, e.load(place, u * V * e.lanes))
+                    e.store(value, place, u * V * e.lanes)
 
-    def add(first_vector: Value, nv: int) -> None:
-        """The sums of nv vectors of products, for all components."""
+    def sides(first_vector: Value) -> list[tuple[Value, Value]]:
+        """Where V vectors of products, each of one piece, have their left and right sides in the first row."""
+        found = []
+        for v in range(V):
+            piece = e.builder.load(e.at(vectors, e.add(first_vector, v)))
+            before, after = (e.builder.load(e.at(pieces, e.add(e.times(piece, PIECE), i))) for i in (1, 2))
+            found.append((e.at(rows, before), e.at(rows, after)))
+        return found
 
-        def block(q: int, first: Value) -> None:
-            weights = e.at(resp, e.times(first, stride))
-            target = e.at(out, e.add(e.times(first, step), e.times(first_vector, e.lanes)))
-            place = [[e.add(e.times(step, r), v * e.lanes) for v in range(nv)] for r in range(q)]
-            s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
-            unroll = UNROLL if q == BLOCKS[0] else 1  # what is left of a number of components need not be as fast
-            with e.loop(0, count, unroll) as t:
-                for u in range(unroll):
-                    row = e.at(buffer, e.times(e.add(t, u), V * e.lanes))
+    def block(q: int, first: Value, first_vector: Value, nv: int, *, forms: bool = False) -> None:
+        """The sums of nv vectors of products, for q components."""
+        weights = e.at(resp, e.times(first, stride))
+        target = e.at(out, e.add(e.times(first, step), e.times(first_vector, e.lanes)))
+        places = [[e.add(e.times(step, r), v * e.lanes) for v in range(nv)] for r in range(q)]
+        s = [[e.variable(e.zero() if wide else e.load(target, places[r][v])) for v in range(nv)] for r in range(q)]
+        # what is left of a number of components need not be as fast; to form products takes all registers for addresses
+        unroll = UNROLL if q == BLOCKS[0] and not forms else 1
+        given = sides(first_vector) if forms else []
+        with e.loop(0, count, unroll) as start:
+            for u in range(unroll):
+                t = e.add(start, u)
+                row = e.at(buffer, e.times(t, V * e.lanes))
+                if forms:
+                    place = e.times(t, row_length)
+                    x = [e.mul(e.load(one, place), e.load(other, place)) for one, other in given]
+                    for v in range(nv):
+                        e.store(x[v], row, v * e.lanes)
+                else:
                     x = [e.load(row, v * e.lanes) for v in range(nv)]
-                    for r in range(q):
-                        a = e.broadcast(weights, e.add(e.times(stride, r), e.add(t, u)))
-                        for v in range(nv):
-                            e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
-            for r in range(q):
-                for v in range(nv):
-                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
-
-        for_row_blocks(e, k, block)
+                for r in range(q):
+                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
+                    for v in range(nv):
+                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
+        for r in range(q):
+            for v in range(nv):
+                keep_sum(e, e.get(s[r][v]), target, places[r][v])
 
     with e.loop(0, length, V) as c:
-        left = e.builder.sub(length, c)
-        with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, e.index(V)), left, e.index(V))) as column:
-            form(e.add(c, column), column)
+        rest = e.builder.sub(length, c)
+        few = e.builder.select(e.builder.icmp_signed("<", rest, e.index(V)), rest, e.index(V))
+        begin, end = (e.builder.load(e.at(vectors, v)) for v in (c, e.add(c, few)))
+        # with eight components at hand whose sums wait for nothing else, products are formed on the way
+        aside = e.builder.and_(
+            e.builder.icmp_signed("==", e.builder.sub(end, begin), e.index(V)),
+            e.builder.and_(
+                e.builder.icmp_signed(">=", rest, e.index(V)), e.builder.icmp_signed(">=", k, e.index(BLOCKS[0]))
+            ),
+        )
+        with e.builder.if_else(aside) as (then, otherwise):
+            with then:
+                block(BLOCKS[0], e.index(0), c, V, forms=True)
+            with otherwise, e.loop(begin, end) as piece:
+                form(piece)
+        done = e.builder.select(aside, e.index(BLOCKS[0]), e.index(0))
         for nv in range(1, V + 1):
+
+            def sums(q: int, first: Value, c: Value = c, nv: int = nv) -> None:
+                block(q, first, c, nv)
+
             relation = ">=" if nv == V else "=="
-            with e.when(e.builder.icmp_signed(relation, left, e.index(nv))):
-                add(c, nv)
+            with e.when(e.builder.icmp_signed(relation, rest, e.index(nv))):
+                for_row_blocks(e, k, sums, done)

@@ -138,14 +138,14 @@ def _near_full(
 ) -> tuple[Program, float]:
     d, size = density.means.shape[1], dtype.itemsize
     lanes = VECTOR_BYTES // size
-    products = layout.product_vectors(d, lanes) if shared == a.BY_PRODUCTS else np.empty((0, 3), np.int64)
+    n_vectors = layout.product_count(d, lanes) if shared == a.BY_PRODUCTS else 0
     factors = layout.pack_triangles(density.factor, dtype)
-    program, top = _full(density, dtype, near_full_block, factors, len(products) * lanes)
+    program, top = _full(density, dtype, near_full_block, factors, n_vectors * lanes)
     _about(program, centre)
     program.arrays[a.MEANS] = (-shifts).astype(dtype)
-    program.arrays[a.VECTORS] = products
+    program.arrays[a.VECTORS] = layout.product_vectors(d, lanes) if n_vectors else np.empty(0, np.int64)
     place = layout.moment_length(d, size)
-    program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: len(products)})
+    program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: n_vectors})
     return program, top
 
 

@@ -37,8 +37,8 @@ class Workspace(NamedTuple):
 
     rows: Any  # (TILE, padded) element type: the tile as it lies in memory
     centred: Any  # (TILE, padded + lanes): live rows about a mean, times the roots of their responsibilities; the odd
-    # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache. Also the rows
-    # backwards, or as panels of columns, (padded / lanes, TILE + 1, lanes)
+    # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache. Also
+    # PRODUCT_ROWS rows as `products.extend_rows` writes them, or panels of columns, (padded / lanes, TILE + 1, lanes)
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
     white: Any  # the same shape, for a shared factor; only where the table says WHITE, like `squares`
     work: Any  # (max(D, WORK_ROWS), Q): a centred panel, products of PRODUCT_ROWS rows, or V panels of columns
