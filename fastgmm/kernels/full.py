@@ -19,6 +19,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import gram, micro, near, products, tile
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
+from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     PRODUCT_ROWS,
@@ -34,6 +35,7 @@ from fastgmm.kernels.workspace import (
 
 extended_length = helper(products.extended_length)
 
+LATER = 48  # features up to which a component's share of the next tile is asked for at once
 CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
 
 
@@ -142,7 +144,7 @@ def full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
         for c in range(k):
-            prefetch_tile(table, first, end, tag, c, c + 1)
+            prefetch_tile(table, first, end, tag, c, c + 1, k)
             micro.triangular_density(
                 ws.panels,
                 panels,
@@ -164,20 +166,22 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     shifts, factors, log_norm = parameters(table, tag)
-    length = table[a.FACTOR_LENGTH]
+    length, width = table[a.FACTOR_LENGTH], V * (VECTOR_BYTES // table[a.SIZE])
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
+        step = panels if d <= LATER else 1  # long rows are asked for a few at a time: a CPU waits for 16 lines at once
         for c in range(k):
-            prefetch_tile(table, first, end, tag, c, c + 1)
-            near.shifted_density(
-                ws.panels,
-                panels,
-                at(shifts, c * d),
-                at(factors, c * length),
-                d,
-                at(log_norm, c),
-                at(ws.resp, c * TILE),
-            )
+            for p in range(0, panels, step):
+                prefetch_tile(table, first, end, tag, c * panels + p, c * panels + p + step, k * panels)
+                near.shifted_density(
+                    at(ws.panels, p * d * width),
+                    step,
+                    at(shifts, c * d),
+                    at(factors, c * length),
+                    d,
+                    at(log_norm, c),
+                    at(ws.resp, c * TILE + p * width),
+                )
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue

@@ -122,7 +122,7 @@ def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:
                     at(ws.resp, c * TILE + t),
                     TILE,
                 )
-            prefetch_tile(table, first, end, tag, c, min(c + group, k))
+            prefetch_tile(table, first, end, tag, c, min(c + group, k), k)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue

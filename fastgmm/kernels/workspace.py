@@ -205,12 +205,12 @@ def rows_ahead(table, row, end, panel, tag):  # type: ignore[no-untyped-def]  # 
 
 
 @helper
-def prefetch_tile(table, first, end, tag, c, last):  # type: ignore[no-untyped-def]  # Numba code
-    """Ask for the share of components c .. last - 1 of the rows of the tile after the one at `first`, ahead of need."""
-    d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
+def prefetch_tile(table, first, end, tag, part, last, parts):  # type: ignore[no-untyped-def]  # Numba code
+    """Ask for shares part .. last - 1, of `parts`, of the rows of the tile after the one at `first`, ahead of need."""
+    d = table[a.N_FEATURES]
     begin = (first + TILE) * d
     length = min(end * d - begin, TILE * d)
-    tile.prefetch(pointer(table[a.ROWS], tag), begin + length * c // k, begin + length * last // k)
+    tile.prefetch(pointer(table[a.ROWS], tag), begin + length * part // parts, begin + length * last // parts)
 
 
 @helper
