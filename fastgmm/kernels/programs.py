@@ -32,8 +32,10 @@ NEAR = {8: 16.0, 4: 6.0}
 element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of seven."""
 
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
+FEW_COMPONENTS, FEW_FEATURES = 4, 8
 """From so many components on, and up to so many features, moments are taken from products that components share: with
-fewer components forming the products costs more than it saves; with more features little of the triangle is padding."""
+fewer components forming the products costs more than it saves, later the fewer features there are; with more features
+little of the triangle is padding."""
 
 MODERATE = 1e-12, 1e12
 """Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of
@@ -231,7 +233,7 @@ def _shared(k: int, d: int) -> int:
     """How components near one another share the work on moments; see `arguments.py`."""
     if d > PRODUCT_FEATURES:
         return a.BY_GRAM
-    return a.BY_PRODUCTS if k >= PRODUCT_COMPONENTS else 0
+    return a.BY_PRODUCTS if k >= (FEW_COMPONENTS if d <= FEW_FEATURES else PRODUCT_COMPONENTS) else 0
 
 
 def _moderate(factors: Float64) -> bool:
