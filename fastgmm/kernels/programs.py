@@ -34,8 +34,8 @@ element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of s
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
 FEW_COMPONENTS, FEW_FEATURES = 4, 8
 """From so many components on, and up to so many features, moments are taken from products that components share: with
-fewer components forming the products costs more than it saves, later the fewer features there are; with more features
-little of the triangle is padding."""
+fewer components forming the products costs more than it saves, but later where a row does not fill a vector; with more
+features little of the triangle is padding."""
 
 MODERATE = 1e-12, 1e12
 """Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of
@@ -102,7 +102,7 @@ def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     shifts = _products(density.factor, density.means - centre)
     if not _squares(shifts).max() <= NEAR[size] ** 2:
         return _far_full(density, dtype)
-    shared = _shared(k, d)
+    shared = _shared(k, d, size)
     if shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor):
         return _matrix_full(density, dtype, centre, shifts)
     return _near_full(density, dtype, centre, shifts, shared)
@@ -229,11 +229,12 @@ def _about(program: Program, centre: Float64) -> None:
     program.arrays[a.COMMON] = layout.split(centre, program.dtype, padded)
 
 
-def _shared(k: int, d: int) -> int:
+def _shared(k: int, d: int, size: int) -> int:
     """How components near one another share the work on moments; see `arguments.py`."""
     if d > PRODUCT_FEATURES:
         return a.BY_GRAM
-    return a.BY_PRODUCTS if k >= (FEW_COMPONENTS if d <= FEW_FEATURES else PRODUCT_COMPONENTS) else 0
+    few = d < VECTOR_BYTES // size and d <= FEW_FEATURES
+    return a.BY_PRODUCTS if k >= (FEW_COMPONENTS if few else PRODUCT_COMPONENTS) else 0
 
 
 def _moderate(factors: Float64) -> bool:
