@@ -16,9 +16,10 @@ from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
 from fastgmm.kernels.workspace import (
+    NEGLIGIBLE_DIGITS,
+    NEGLIGIBLE_DIGITS_SINGLE,
     begin_block,
     finish_labels,
-    finish_scores,
     load_weights,
     parameters,
     workspace,
@@ -167,7 +168,14 @@ def make_block(d: int) -> Any:
             out = at(float64_pointer(table[a.OUT]), start) if mode == a.SCORE else ws.logs
             density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out)
             if mode == a.SCORE:
-                finish_scores(table, start, count, total, ws, slot)
+                digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
+                softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+                top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
+                where = out if count == total else ws.logs
+                softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
+                if count < total:
+                    for i in range(count):
+                        out[i] = ws.logs[i]
                 continue
             if mode == a.PREDICT or mode == a.ASSIGN:
                 finish_labels(table, start, count, total, ws, slot)

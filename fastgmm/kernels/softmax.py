@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I1, I64, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
 
 LN2 = math.log(2.0)
@@ -197,10 +197,12 @@ def row_tops(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, top
 def sum_exponentials(
     e: Emitter, resp: Value, tops: Value, count: Value, k: Value, stride: Value, digits: Value, totals: Value
 ) -> None:
-    """totals[row] = sum of exp(l - m) over the components; what is below 2^-digits is left out.
+    """totals[row] = sum of exp(l - m) over the components, without what is below 2^-digits / k: at most 2^-digits.
 
     l and m as for `exponentials`, for `count` rows, whole panels.
     """
+    leading = e.call("llvm.ctlz.i64", I64, [e.add(k, -1), ir.Constant(I1, 0)])
+    digits = e.add(digits, e.builder.sub(e.index(64), leading))  # and those of k
     least = e.splat(e.builder.fmul(e.builder.sitofp(digits, e.real), ir.Constant(e.real, -LN2)))
     with e.loop(0, count, V * e.lanes) as t:
         rows = [e.add(t, v * e.lanes) for v in range(V)]

@@ -116,7 +116,8 @@ def row_tops(resp: Array, count: int, k: int, stride: int, tops: Array) -> None:
 
 
 def sum_exponentials(resp: Array, tops: Array, count: int, k: int, stride: int, digits: int, totals: Array) -> None:
-    """Totals = sum of exp(resp - tops) where that is at least 2^-digits."""
+    """Totals = sum of exp(resp - tops) where that is at least 2^-digits / k, k rounded up to a power of two."""
+    digits += (k - 1).bit_length()
     with np.errstate(invalid="ignore", over="ignore"):
         below = by_component(resp, k, stride, count).astype(np.float64) - _usable(tops, count)[1]
         front(totals, count)[:] = np.where(below >= -digits * np.log(2.0), np.exp(below), 0.0).sum(axis=0)

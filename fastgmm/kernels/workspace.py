@@ -234,25 +234,6 @@ def finish_labels(table, first, count, total, ws, slot):  # type: ignore[no-unty
             slot[a.LOST] += 1.0
 
 
-@helper
-def finish_scores(table, first, count, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
-    """From log-densities, and the largest of every row in `values`, to what SCORE asks for."""
-    k = table[a.N_COMPONENTS]
-    digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
-    most = 1
-    while most < k:  # so that as many as there are do not count together either
-        most *= 2
-        digits += 1
-    softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
-    out = at(float64_pointer(table[a.OUT]), first)
-    top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
-    where = out if count == total else ws.logs
-    softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
-    if count < total:
-        for i in range(count):
-            out[i] = ws.logs[i]
-
-
 def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
     """`finish_tile` with responsibilities, or with their square roots."""
 
@@ -264,8 +245,14 @@ def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
             finish_labels(table, first, count, total, ws, slot)
             return
         if mode == a.SCORE:
+            digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
             softmax.row_tops(ws.resp, total, k, TILE, ws.values)
-            finish_scores(table, first, count, total, ws, slot)
+            softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+            top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
+            softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, ws.logs, slot)
+            density = float64_pointer(table[a.OUT])
+            for i in range(count):
+                density[first + i] = ws.logs[i]
             return
         cut = pointer(table[a.CUT], tag)
         exponentials(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
