@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -56,10 +57,23 @@ def compile_block(body: Body, dtype: str) -> int:
     signature = (types.CPointer(types.int64), types.int64, types.int64, types.CPointer(ELEMENT[dtype]))
     block = CFunc(body, (signature, types.void), locals={}, options=dict(OPTIONS))
     attach(block)
-    block.compile()
+    with _uncollected():
+        block.compile()
     _keep.append(block)
     address: int = block.address
     return address
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector: a compilation makes a million objects, and looking at them takes a twelfth of it."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 _keep: list[Any] = []  # compiled code lives as long as its owner

@@ -10,6 +10,7 @@ import numba.extending
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import entry, near, softmax, tile
 from fastgmm.kernels._cache import stamp
+from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
@@ -267,7 +268,7 @@ finish_tile = make_finish(softmax.softmax, tile.write_probabilities)
 finish_tile_roots = make_finish(softmax.softmax_roots, tile.write_probabilities_roots)
 
 
-@helper
+@inlined
 def common_moments(table, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and first moments of rows about the common centre, for all components; resp become responsibilities."""
     padded, k = table[a.PADDED], table[a.N_COMPONENTS]
