@@ -1,16 +1,18 @@
 """The cache of compiled kernels: hits, every way it can break, and what it must never do to its caller."""
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastgmm.kernels import _cache
+from fastgmm.kernels import _cache, _jit
 
 PACKAGE = Path(_cache.__file__).parents[2]
 
@@ -351,3 +353,30 @@ def test_the_sources_are_read_once_a_process(monkeypatch) -> None:
     read.clear()
     _cache.kernel_digest()
     assert not read
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_compilation_leaves_the_garbage_collector_as_it_was(collecting, fails, monkeypatch) -> None:
+    class Block:
+        address = 5
+
+        def __init__(self, *_, **__) -> None:
+            pass
+
+        def compile(self) -> None:
+            assert not gc.isenabled()
+            if fails:
+                raise MemoryError
+
+    monkeypatch.setattr(_jit, "CFunc", Block)
+    monkeypatch.setattr(_jit, "attach", lambda _: None)
+    monkeypatch.setattr(_jit, "_keep", [])
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with pytest.raises(MemoryError) if fails else nullcontext():
+            assert _jit.compile_block.__wrapped__(print, "float64") == 5
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if before else gc.disable)()
