@@ -105,3 +105,10 @@ def test_slabs_that_were_cancelled_are_cut_again(client, monkeypatch, place):
     monkeypatch.setattr(owner, name, once)
     assert_same_bits(fastgmm.dask.fit(model("diag"), generated(LENGTHS), client=client, direct=owner is Calls), here)
     assert made[-1][0].key != made[0][0].key
+
+
+def test_workers_are_there_whatever_the_client_remembers(client, monkeypatch):
+    """A client asks for the scheduler's state without workers every two seconds, and would return that."""
+    monkeypatch.setattr(client, "scheduler_info", lambda **_: {"workers": {}})
+    monkeypatch.setattr(client, "_scheduler_identity", {"workers": {}})
+    assert len(clusters.use_cluster(client).threads) == 2

@@ -129,7 +129,8 @@ def use_cluster(client: Any = None) -> Cluster:
     if client.status != "running":
         msg = f"the Dask client is {client.status}; make a new Client"
         raise ClusterError(msg)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    # Not `client.scheduler_info`: it returns what the client's own clock may have replaced meanwhile, without workers.
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
     if not workers:
         msg = (
             "the Dask cluster has no workers: start some (dask worker tcp://host:8786) or cluster.scale(n), wait with "
