@@ -27,16 +27,35 @@ def test_densities_of_near_components(d, k, dtype):
     one, log_norm = rng.uniform(0.5, 2.0, k).astype(dtype), rng.normal(size=k).astype(dtype)
     for count in panel_counts(dtype):
         panels = random_panels(rng, count, d, dtype)
-        out, norms = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype)
-        given = (panels, count, shifts, scales, log_norm, d, k, out, TILE, panels)
+        out, norms, tops = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype), np.full(TILE, 1e9, dtype)
+        given = (panels, count, shifts, scales, log_norm, d, k, out, TILE, tops, panels)
         compare(near.affine_density, near_twins.affine_density, *given)
         compare(near.square_norms, near_twins.square_norms, panels, count, d, norms)
         near_twins.square_norms(panels, count, d, norms)
         compare(
             near.product_density,
             near_twins.product_density,
-            *(panels, count, means, one, log_norm, norms, d, k, out, TILE, panels),
+            *(panels, count, means, one, log_norm, norms, d, k, out, TILE, tops, panels),
         )
+
+
+@dtypes
+@pytest.mark.parametrize("k", [1, 9])
+def test_the_largest_density_of_rows_without_any(k, dtype):
+    """No number, and a density of 0, leave the other rows of the panel as they were."""
+    rng = rng_for(k)
+    means, scales = (layout.pack_components(v, dtype) for v in rng.normal(size=(2, k, 2)))
+    ones, width = np.ones(k, dtype), V * twins.VECTOR_BYTES // np.dtype(dtype).itemsize
+    panels = random_panels(rng, 1, 2, dtype)
+    panels[0, 0, [3, 5]] = np.nan, np.inf
+    norms = -0.5 * (panels[0] ** 2).sum(axis=0)
+    out, tops = np.zeros((k, TILE), dtype), np.zeros(TILE, dtype)
+    compiled(near.affine_density)((panels, 1, means, scales, ones, 2, k, out, TILE, tops, panels))
+    np.testing.assert_array_equal(tops[:width], np.fmax.reduce(out[:, :width], axis=0, initial=-np.inf))
+    np.testing.assert_array_equal(tops[[3, 5]], -np.inf)
+    compiled(near.product_density)((panels, 1, means, ones, ones, norms, 2, k, out, TILE, tops, panels))
+    assert tops[3] == -np.inf
+    assert np.isfinite(np.delete(tops[:width], [3, 5])).all()
 
 
 @dtypes

@@ -13,16 +13,13 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.workspace import (
     begin_block,
-    begin_tile,
     common_moments,
     finish_tile,
-    load_panel,
     load_tile,
-    near_rows,
     parameters,
-    rows_ahead,
     workspace,
 )
 
@@ -70,8 +67,10 @@ def near_diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         for start in range(0, total, panel):
             load_panel(table, first, start, count, panel, tag, ws)
             ahead = rows_ahead(table, first + start, end, panel, tag)
-            near.affine_density(ws.panels, 1, shifts, scales, log_norm, d, k, at(ws.resp, start), TILE, ahead)
-        finish_tile(table, first, count, total, tag, ws, slot)
+            out, tops = at(ws.resp, start), at(ws.work, start)
+            near.affine_density(ws.panels, 1, shifts, scales, log_norm, d, k, out, TILE, tops, ahead)
+            exponentials(table, start, panel, tag, ws)
+        finish_near(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)
             near.square_rows(ws.rows, padded, total, ws.centred)

@@ -70,12 +70,13 @@ def enter_rows(
             left = b.insert_element(ir.Constant(numbers, ir.Undefined), b.sub(n, j), ir.Constant(I32, 0))
             mask = b.icmp_signed("<", iota, e.shuffle(left, left, [0] * 8))
             given = []
-            for take, place in zip(takes, places, strict=True):
+            for take in takes:
                 x = e.call(masked_load, short, [address(take, j), ir.Constant(I32, e.size), mask, zeros])
                 for c in centres:
                     x = b.fsub(x, e.get(c))
-                e.store(x, rows, e.add(e.times(place, padded), j))
                 given.append(x)
+            for x, place in zip(given, places, strict=True):
+                e.store(x, rows, e.add(e.times(place, padded), j))
             if e.lanes > 8:
                 given = [e.shuffle(given[i], given[8 + i], range(16)) for i in range(8)]
             for i, column in enumerate(transposed(e, given)):

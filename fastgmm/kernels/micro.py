@@ -16,7 +16,7 @@ kernel is in `twins.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -144,35 +144,60 @@ def whiten(
         triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
 
 
-def over_pairs(e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any, ahead: Value | None = None) -> None:
-    """Sum over the features for every component and row of a panel; ``use(component, v, sum)`` takes one vector.
+def over_pairs(
+    e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any, ahead: Value | None = None, unroll: int = 1
+) -> None:
+    """Sum over the features for every component and row of a panel; ``use(first, sums)`` takes a block of components.
 
     ``term(where)`` reads the coefficients of a component and feature, at `where` of arrays that hold, for each block of
     q components (`row_blocks` of K), the features in order, each as q numbers; it returns ``add(x, sum)``, the new sum.
     The Q rows that lie at `ahead` are asked for meanwhile, evenly spread: a CPU waits for at most 16 lines at a time.
+    Blocks of 8 components take `unroll` features a step.
     """
     width = V * e.lanes
     share = e.builder.sdiv(e.add(k, 8 * width - 1), k)  # elements of those rows for a feature and 8 components
+    many = e.builder.icmp_signed(">", e.times(share, unroll), e.index(e.lanes))
 
     def block(q: int, first: Value) -> None:
         base = e.times(first, n)
         sums = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
-        with e.loop(0, n) as j:
-            x = [e.load(panel, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
-            if ahead is not None:
-                place = e.at(ahead, e.add(e.builder.sdiv(e.times(base, width), k), e.times(j, share)))
+        start = None if ahead is None else e.at(ahead, e.builder.sdiv(e.times(base, width), k))
+
+        def step(j: Value, features: int) -> None:
+            values, at = e.at(panel, e.times(j, width)), e.add(base, e.times(j, q))
+            if start is not None:
+                place = e.at(start, e.times(j, share))
                 e.prefetch(place)
-                e.prefetch(place, e.lanes)
-            at = e.add(base, e.times(j, q))
-            for r in range(q):
-                add = term(e.add(at, r))
-                for v in range(V):
-                    e.set(sums[r][v], add(x[v], e.get(sums[r][v])))
-        for r in range(q):
-            for v in range(V):
-                use(e.add(first, r), v, e.get(sums[r][v]))
+                if unroll == 1:
+                    e.prefetch(place, e.lanes)
+                else:
+                    with e.when(many):
+                        for u in range(1, 2 * features):
+                            e.prefetch(place, u * e.lanes)
+            for u in range(features):
+                x = [e.load(values, u * width + v * e.lanes) for v in range(V)]
+                for r in range(q):
+                    add = term(e.add(at, u * q + r))
+                    for v in range(V):
+                        e.set(sums[r][v], add(x[v], e.get(sums[r][v])))
+
+        some = unroll if q == BLOCKS[0] else 1
+        whole = n if some == 1 else e.builder.and_(n, e.index(-some))
+        with e.loop(0, whole, some) as j:
+            step(j, some)
+        if some > 1:
+            with e.loop(whole, n) as j:
+                step(j, 1)
+        use(first, [[e.get(sums[r][v]) for v in range(V)] for r in range(q)])
 
     for_row_blocks(e, k, block)
+
+
+def numbered(sums: list[list[Value]]) -> Iterator[tuple[int, int, Value]]:
+    """Component, vector and sum of a block, in order."""
+    for r, row in enumerate(sums):
+        for v, value in enumerate(row):
+            yield r, v, value
 
 
 def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
@@ -216,9 +241,11 @@ def diagonal_density(
     width = V * e.lanes
     with e.loop(0, count) as p:
 
-        def use(component: Value, v: int, d: Value, p: Value = p) -> None:
-            value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, component))
-            e.store(value, out, e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes)))
+        def use(first: Value, sums: list[list[Value]], p: Value = p) -> None:
+            for r, v, d in numbered(sums):
+                component = e.add(first, r)
+                value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, component))
+                e.store(value, out, e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes)))
 
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, scales, n, k, use)
 
@@ -244,13 +271,15 @@ def scalar_density(
     width = V * e.lanes
     with e.loop(0, count) as p:
 
-        def use(component: Value, v: int, d: Value, p: Value = p) -> None:
-            scale = e.broadcast(scales, component)
-            # scale twice, so that neither the square of a scale nor that of a distance has to be representable
-            value = e.fma(e.mul(e.mul(d, scale), scale), e.constant(-0.5), e.broadcast(log_norm, component))
-            place = e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes))
-            e.store(value, out, place)
-            e.store(d, squares, place)
+        def use(first: Value, sums: list[list[Value]], p: Value = p) -> None:
+            for r, v, d in numbered(sums):
+                component = e.add(first, r)
+                scale = e.broadcast(scales, component)
+                # scale twice, so that neither the square of a scale nor that of a distance has to be representable
+                value = e.fma(e.mul(e.mul(d, scale), scale), e.constant(-0.5), e.broadcast(log_norm, component))
+                place = e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes))
+                e.store(value, out, place)
+                e.store(d, squares, place)
 
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, None, n, k, use)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, over_pairs
+from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, numbered, over_pairs
 from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro
 
 LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
@@ -87,6 +87,28 @@ def shifted_density(
             e.store(value, out, e.add(e.times(p, width), v * e.lanes))
 
 
+def writer(e: Emitter, row: Value, density: Any, out: Value, stride: Value, tops: Value) -> Any:
+    """What `over_pairs` does with the sums of a panel whose first row is `row`: write log-densities and the largest.
+
+    ``density(component, v, sum)`` is the log-density of one vector of rows.
+    """
+    places = [e.add(row, v * e.lanes) for v in range(V)]
+    for place in places:
+        e.store(e.constant(float("-inf")), tops, place)
+
+    def use(first: Value, sums: list[list[Value]]) -> None:
+        found = [e.load(tops, place) for place in places]
+        for r, v, value in numbered(sums):
+            component = e.add(first, r)
+            result = density(component, v, value)
+            e.store(result, out, e.add(e.times(component, stride), places[v]))
+            found[v] = e.maximum(result, found[v])
+        for value, place in zip(found, places, strict=True):
+            e.store(value, tops, place)
+
+    return use
+
+
 @micro
 def affine_density(
     e: Emitter,
@@ -99,11 +121,13 @@ def affine_density(
     k: Value,
     out: Value,
     stride: Value,
+    tops: Value,
     ahead: Value,
 ) -> None:
     """out[component, row] = log_norm - |scale * x_row + shift|^2 / 2; shift is -scale * mean.
 
-    The rows that follow `ahead` are asked for.
+    tops[row] becomes the largest of them, -inf where all are or are no number. The rows that follow `ahead` are asked
+    for.
     """
     width = V * e.lanes
 
@@ -118,10 +142,10 @@ def affine_density(
 
     with e.loop(0, count) as p:
 
-        def use(c: Value, v: int, d: Value, p: Value = p) -> None:
-            value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, c))
-            e.store(value, out, e.add(e.times(c, stride), e.add(e.times(p, width), v * e.lanes)))
+        def density(c: Value, v: int, d: Value) -> Value:
+            return e.fma(d, e.constant(-0.5), e.broadcast(log_norm, c))
 
+        use = writer(e, e.times(p, width), density, out, stride, tops)
         place = e.times(p, e.times(n, width))
         over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
 
@@ -139,12 +163,13 @@ def product_density(
     k: Value,
     out: Value,
     stride: Value,
+    tops: Value,
     ahead: Value,
 ) -> None:
     """out[component, row] = constant + scale * (x_row . mean + norms[row]), with norms[row] = -|x_row|^2 / 2.
 
-    With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density. The rows that
-    follow `ahead` are asked for.
+    With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density. `tops` and `ahead`
+    as for `affine_density`.
     """
     width = V * e.lanes
 
@@ -153,14 +178,15 @@ def product_density(
         return lambda x, total: e.fma(x, mean, total)
 
     with e.loop(0, count) as p:
+        row = e.times(p, width)
 
-        def use(c: Value, v: int, dot: Value, p: Value = p) -> None:
-            row = e.add(e.times(p, width), v * e.lanes)
-            value = e.fma(e.plus(e.load(norms, row), dot), e.broadcast(scales, c), e.broadcast(constants, c))
-            e.store(value, out, e.add(e.times(c, stride), row))
+        def density(c: Value, v: int, dot: Value, row: Value = row) -> Value:
+            norm = e.load(norms, e.add(row, v * e.lanes))
+            return e.fma(e.plus(norm, dot), e.broadcast(scales, c), e.broadcast(constants, c))
 
+        use = writer(e, row, density, out, stride, tops)
         place = e.times(p, e.times(n, width))
-        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
+        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place), unroll=2)
 
 
 @micro

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastgmm.kernels.softmax_twins import row_tops
 from fastgmm.kernels.twins import (
     VECTOR_BYTES,
     Array,
@@ -32,14 +33,16 @@ def affine_density(
     k: int,
     out: Array,
     stride: int,
+    tops: Array,
     ahead: Array,
 ) -> None:
-    """out[c] = log_norm[c] - |scale_c * x + shift_c|^2 / 2."""
+    """out[c] = log_norm[c] - |scale_c * x + shift_c|^2 / 2; tops = the largest."""
     x, shift = rows_of(panels, count, n), unpack_components(shifts, k, n, low=False)
     scale = unpack_components(scales, k, n, low=False)
     for c, log_density in enumerate(by_component(out, k, stride, len(x))):
         y = scale[c] * x + shift[c]
         log_density[:] = log_norm.reshape(-1)[c] - 0.5 * (y * y).sum(axis=1)
+    row_tops(out, len(x), k, stride, tops)
 
 
 def product_density(
@@ -53,13 +56,15 @@ def product_density(
     k: int,
     out: Array,
     stride: int,
+    tops: Array,
     ahead: Array,
 ) -> None:
-    """out[c] = constant_c + scale_c (x . mean_c + norms)."""
+    """out[c] = constant_c + scale_c (x . mean_c + norms); tops = the largest."""
     x, mean = rows_of(panels, count, n), unpack_components(means, k, n, low=False)
     half = front(norms, len(x)).astype(np.float64)
     for c, log_density in enumerate(by_component(out, k, stride, len(x))):
         log_density[:] = constants.reshape(-1)[c] + scales.reshape(-1)[c] * (x @ mean[c] + half)
+    row_tops(out, len(x), k, stride, tops)
 
 
 def square_rows(rows: Array, padded: int, count: int, out: Array) -> None:

@@ -15,16 +15,13 @@ from __future__ import annotations
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
+from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.workspace import (
     begin_block,
-    begin_tile,
     common_moments,
     finish_tile,
-    load_panel,
     load_tile,
-    near_rows,
     parameters,
-    rows_ahead,
     workspace,
 )
 
@@ -60,9 +57,10 @@ def near_spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-d
             here = at(norms, start)
             near.square_norms(ws.panels, 1, d, here)
             ahead = rows_ahead(table, first + start, end, panel, tag)
-            out = at(ws.resp, start)
-            near.product_density(ws.panels, 1, means, scales, constants, here, d, k, out, TILE, ahead)
-        finish_tile(table, first, count, total, tag, ws, slot)
+            out, tops = at(ws.resp, start), at(ws.work, start)
+            near.product_density(ws.panels, 1, means, scales, constants, here, d, k, out, TILE, tops, ahead)
+            exponentials(table, start, panel, tag, ws)
+        finish_near(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)
             tile.weigh(norms, 0, ws.resp, total, k, TILE, at(slot, table[a.SECOND]))

@@ -20,19 +20,16 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import micro, near, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.micro import V
+from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     begin_block,
-    begin_tile,
     common_moments,
     finish_tile,
     helper,
-    load_panel,
     load_tile,
     load_weights,
-    near_rows,
     parameters,
-    rows_ahead,
     workspace,
 )
 
@@ -75,9 +72,10 @@ def near_tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
             load_panel(table, first, start, count, panel, tag, ws)
             near.shifted_density(ws.panels, 1, origin, factor, d, origin, norms)
             ahead = rows_ahead(table, first + start, end, panel, tag)
-            out = at(ws.resp, start)
-            near.product_density(ws.panels, 1, means, ones, constants, norms, d, k, out, TILE, ahead)
-        finish_tile(table, first, count, total, tag, ws, slot)
+            out, tops = at(ws.resp, start), at(ws.work, start)
+            near.product_density(ws.panels, 1, means, ones, constants, norms, d, k, out, TILE, tops, ahead)
+            exponentials(table, start, panel, tag, ws)
+        finish_near(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)
 

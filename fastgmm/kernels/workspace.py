@@ -16,7 +16,6 @@ from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
 PRODUCT_ROWS = 48  # rows whose shared products are formed at a time (`products.py`); a multiple of whole panels
-NEAR_BYTES = (20 << 10, 50 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
 NEGLIGIBLE_DIGITS, NEGLIGIBLE_DIGITS_SINGLE = 54, 25  # binary ones of a share of a density that rounding swallows
 WORK_ROWS = TILE  # rows of Q elements: V panels of columns
 
@@ -164,45 +163,6 @@ def load_tile(table, first, end, tag, ws):  # type: ignore[no-untyped-def]  # Nu
     entry.enter_rows(given, d, padded, count, total, table[a.COMMON], centre, ws.rows, ws.panels)
     load_weights(table, first, count, total, ws.weight)
     return count, panels, total
-
-
-@helper
-def near_rows(table):  # type: ignore[no-untyped-def]  # Numba code
-    """Rows of a tile of near components: so few that they stay in a first-level cache; TILE where a quarter would not.
-
-    A part is taken a little beyond what such a cache has room for: even then more of it is found there, and the longer
-    the sums of a tile are, the rarer they are added to those of the block.
-    """
-    row = (table[a.PADDED] + table[a.N_COMPONENTS]) * table[a.SIZE]
-    for halvings in range(3):
-        if (TILE >> halvings) * row <= NEAR_BYTES[halvings]:
-            return TILE >> halvings
-    return TILE
-
-
-@helper
-def begin_tile(table, first, end, ws):  # type: ignore[no-untyped-def]  # Numba code
-    """Rows of the tile at row `first` and of its panels, and rows of a panel; the weights come in."""
-    panel = V * (VECTOR_BYTES // table[a.SIZE])
-    count = min(TILE, end - first)
-    total = (count + panel - 1) // panel * panel
-    load_weights(table, first, count, total, ws.weight)
-    return count, total, panel
-
-
-@helper
-def load_panel(table, first, start, count, panel, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
-    """Bring in the panel that begins at row `start` of a tile, to where every panel goes: it stays in the cache."""
-    d, padded = table[a.N_FEATURES], table[a.PADDED]
-    given, centre = at(pointer(table[a.ROWS], tag), (first + start) * d), pointer(table[a.COMMON], tag)
-    rows = at(ws.rows, start * padded)
-    entry.enter_rows(given, d, padded, min(panel, count - start), panel, table[a.COMMON], centre, rows, ws.panels)
-
-
-@helper
-def rows_ahead(table, row, end, panel, tag):  # type: ignore[no-untyped-def]  # Numba code
-    """The rows to ask for while the panel at `row` is worked on: those after it, or its own at the end."""
-    return at(pointer(table[a.ROWS], tag), (row + panel if row + panel < end else row) * table[a.N_FEATURES])
 
 
 @helper
