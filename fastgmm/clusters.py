@@ -14,7 +14,7 @@ from fastgmm import passes
 from fastgmm.density import Density
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels.lloyd import is_short, lloyd_program
-from fastgmm.kernels.programs import PROGRAMS
+from fastgmm.kernels.programs import far_small
 from fastgmm.kernels.runner import Runner
 from fastgmm.kernels.small import LARGEST
 from fastgmm.kernels.sums import MOMENTS
@@ -96,7 +96,7 @@ def partition(rows: RowSource, centers: Float64Array) -> SufficientStatistics:
         As `fastgmm.passes.assign`.
     """
     density = spheres(centers, "chol")
-    program, _ = PROGRAMS["chol"](density, rows.dtype)
+    program, _ = far_small(density, rows.dtype)
     total = Runner().run(program, rows, a.ASSIGN)
     if total[a.LOST] > 0.0:
         passes.raise_lost(rows)

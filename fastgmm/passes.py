@@ -18,7 +18,7 @@ import numpy as np
 from fastgmm.density import Density
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, scatter_program, set_cut
+from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, program_of, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
 from fastgmm.kernels.sums import MOMENTS, second, zeroth_and_first
 from fastgmm.kernels.unpack import unpack_moments
@@ -40,11 +40,13 @@ summed about its own mean, like a diagonal one's, and a shared factor's densitie
 About the common centre a mean has the error eps * distance: here the root of eps, which makes eps in a variance."""
 
 
-def _build(density: Density, dtype: np.dtype[Any], *, drop: bool = True) -> tuple[Program, float]:
+def _build(
+    density: Density, dtype: np.dtype[Any], n_rows: int | None = None, *, drop: bool = True
+) -> tuple[Program, float]:
     if density.kind not in PROGRAMS:
         msg = f"factor kind must be one of {', '.join(map(repr, PROGRAMS))}; got {density.kind!r}"
         raise InvalidParameterError(msg)
-    program, top = PROGRAMS[density.kind](density, dtype)
+    program, top = program_of(density, dtype, n_rows)
     set_cut(program, density, drop=drop)
     return program, top
 
@@ -152,7 +154,7 @@ class Accumulator:
             pair = f"factor kind {density.kind!r} and scatter kind {self.scatter!r}"
             msg = f"no pass serves {pair}; there are {sorted(MOMENTS)}"
             raise InvalidParameterError(msg)
-        program, top = _build(density, self.rows.dtype)
+        program, top = _build(density, self.rows.dtype, self.rows.n_rows)
         total = self._run(program, a.FIT if moments else a.EVALUATE)
         if moments:
             return self._statistics(total, top, *MOMENTS[density.kind, self.scatter](program, total, density))

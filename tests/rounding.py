@@ -9,8 +9,8 @@ W = L^-1, D features, and a row with x - mu = d, y = W d:
 - Inversion (section 14.2.1): |dW| <= gamma_D |W| |L| |W|.
 - The pass: W rounded, d rounded, D products and sums: |dy| <= gamma_(D+4) |W| |d|. Where a pass multiplies before it
   subtracts (tied: W (x - c) - W (mu - c) with the centre c) |d| is |x - c| + |mu - c|.
-- Near components (docs/numerics.md: all within `NEAR` deviations of the centre; `full` from 5 features on): everything
-  is about the centre, so |d| is |x - c| + |mu - c| again, and y'y of tied and spherical ones is expanded, which costs
+- Near components (docs/numerics.md: all within `NEAR` deviations of the centre): everything is about the centre, so |d|
+  is |x - c| + |mu - c| again, and y'y of tied and spherical ones is expanded, which costs
   gamma_(D+3) (|W (x - c)| + |W (mu - c)|)^2.
 - y'y: gamma_(D+1). `exp` and `log`: the ulps that docs/numerics.md states. A sum of n terms: gamma_n of their sizes.
 
@@ -98,8 +98,6 @@ def density(x, parameters, joint, dtype):
 def is_near(parameters, centre, dtype):
     """Whether a pass takes the way for components that all lie near their common centre."""
     full = parameters.covariance_type == "full"
-    if full and parameters.means.shape[1] < 5:
-        return False
     lower = np.linalg.cholesky(reference.dense(parameters))
     away = np.linalg.solve(lower, (parameters.means - centre)[:, :, None])
     away = np.linalg.norm(away, axis=1) if full else np.abs(away)

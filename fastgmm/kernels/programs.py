@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import layout, matrix_units
+from fastgmm.kernels import layout, matrix_units, near_small
 from fastgmm.kernels.diag import diag_block, near_diag_block
 from fastgmm.kernels.full import full_block, near_full_block
 from fastgmm.kernels.matrix_full import extra_bytes, matrix_full_block, pack_factors, pack_shifts
@@ -30,6 +30,9 @@ CUT = {8: -40.0, 4: -28.0}  # by element size; responsibilities below e^CUT time
 NEAR = {8: 16.0, 4: 6.0}
 """Distance of a mean from the common centre, in its own standard deviations, up to which sums about that centre do, by
 element size. A variance loses the square of it: 2.4 of sixteen digits, 1.6 of seven."""
+
+FEW_PAIRS = 1 << 17
+"""Pairs of row and component of a pass whose time does not pay for a look at whether components are near (`QUICK`)."""
 
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
 FEW_COMPONENTS, FEW_FEATURES = 4, 8
@@ -96,11 +99,12 @@ def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
 
 def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     (k, d), size = density.means.shape, dtype.itemsize
-    if d <= LARGEST:
-        return _small(density, dtype)
     centre = common_centre(density)
     shifts = _products(density.factor, density.means - centre)
-    if not _squares(shifts).max() <= NEAR[size] ** 2:
+    near = _squares(shifts).max() <= NEAR[size] ** 2
+    if d <= LARGEST:
+        return _near_small(density, dtype, centre, shifts) if near else far_small(density, dtype)
+    if not near:
         return _far_full(density, dtype)
     shared = _shared(k, d, size)
     if shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor):
@@ -112,7 +116,25 @@ def _small(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     d = density.means.shape[1]
     program, top = _start(density, dtype, make_block(d), layout.padded_width(d, dtype.itemsize), d * (d + 1) // 2)
     program.arrays[a.FACTORS] = layout.pack_small(density.factor * math.sqrt(0.5), dtype)
-    program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
+    return program, top
+
+
+def far_small(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    """The program for a triangle a component, up to four features, wherever the components lie."""
+    program, top = _small(density, dtype)
+    program.arrays[a.MEANS] = layout.split(density.means, dtype, density.means.shape[1])
+    return program, top
+
+
+def _quick_chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+    return (far_small if density.means.shape[1] <= LARGEST else _chol)(density, dtype)
+
+
+def _near_small(density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64) -> tuple[Program, float]:
+    program, top = _small(density, dtype)
+    _about(program, centre)
+    program.arrays[a.MEANS] = (shifts * -math.sqrt(0.5)).astype(dtype)
+    program.numbers[a.EXTRA] = near_small.extra_bytes(*density.means.shape)
     return program, top
 
 
@@ -268,6 +290,28 @@ PROGRAMS: dict[str, Callable[[DensityLike, np.dtype[Any]], tuple[Program, float]
     "diag": _diag,
     "scalar": _scalar,
 }
+
+
+QUICK = {"chol": _quick_chol}
+"""The builders of PROGRAMS that have a quicker one for passes of few rows, which takes the plain way."""
+
+
+def program_of(density: DensityLike, dtype: np.dtype[Any], n_rows: int | None = None) -> tuple[Program, float]:
+    """The program for a density, and what was subtracted from all log-densities.
+
+    Parameters
+    ----------
+    density : DensityLike
+        Its kind is a key of `PROGRAMS`.
+    dtype : numpy.dtype
+        Of the rows.
+    n_rows : int, optional
+        Rows of the whole pass, where its results need not be those of passes over other rows to the last bit.
+    """
+    builder = PROGRAMS[density.kind]
+    if n_rows is not None and n_rows * density.means.shape[0] <= FEW_PAIRS:
+        builder = QUICK.get(density.kind, builder)
+    return builder(density, dtype)
 
 
 def scatter_program(centre: Float64, dtype: np.dtype[Any]) -> Program:

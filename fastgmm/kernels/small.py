@@ -1,7 +1,8 @@
 """The pass for a triangular factor a component (full covariances) in 1 to 4 dimensions: one body for each.
 
 The mathematics is that of `full.py`. With so few features all the moments of a component stay in registers, so lanes
-run over samples throughout and nothing is gathered. `make_block` writes the body for a number of features.
+run over samples throughout and nothing is gathered. Components near one another go about their common centre
+(`near_small.py`). `make_block` writes the body for a number of features.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 from typing import Any
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import softmax, tile
+from fastgmm.kernels import near_small, softmax, tile
 from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
@@ -145,7 +146,9 @@ def make_moments(d: int) -> Any:
 def make_block(d: int) -> Any:
     """The body of the pass for `d` features."""
     deinterleave, density, moments = make_deinterleave(d), make_density(d), make_moments(d)
-    triangle = d * (d + 1) // 2
+    near_density, products = near_small.make_near_density(d), near_small.make_products(d)
+    lane_sums, fold_lanes = near_small.make_lane_sums(d), near_small.make_fold_lanes(d)
+    triangle, extra = d * (d + 1) // 2, near_small.n_moments(d) * near_small.WIDTH
 
     def small_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
         ws = workspace(table, worker, tag)
@@ -155,6 +158,13 @@ def make_block(d: int) -> Any:
         panel = V * lanes
         given = pointer(table[a.ROWS], tag)
         means, factors, log_norm = parameters(table, tag)
+        cut = pointer(table[a.CUT], tag)
+        near, centre = table[a.COMMON] != 0, pointer(table[a.COMMON], tag)
+        # float64 whatever the rows are: `extra`, which is last in the workspace
+        sums = float64_pointer(table[a.SCRATCH] + (worker + 1) * table[a.SCRATCH_BYTES] - table[a.EXTRA])
+        if near:
+            for i in range(k * extra):
+                sums[i] = 0.0
         for start in range(begin, end, TILE):
             count = min(TILE, end - start)
             total = (count + panel - 1) // panel * panel
@@ -166,10 +176,16 @@ def make_block(d: int) -> Any:
             deinterleave(rows, total, ws.panels)
             load_weights(table, start, count, total, ws.weight)
             out = at(float64_pointer(table[a.OUT]), start) if mode == a.SCORE else ws.logs
-            density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out)
+            if near:
+                near_density(ws.panels, total, centre, means, factors, log_norm, k, ws.resp, ws.values, out)
+            else:
+                density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out)
             if mode == a.SCORE:
                 digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
-                softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+                if near:
+                    softmax.sum_all_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+                else:
+                    softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
                 top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
                 where = out if count == total else ws.logs
                 softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
@@ -180,12 +196,22 @@ def make_block(d: int) -> Any:
             if mode == a.PREDICT or mode == a.ASSIGN:
                 finish_labels(table, start, count, total, ws, slot)
             else:
-                softmax.exponentials(ws.resp, ws.values, pointer(table[a.CUT], tag), total, k, TILE, ws.scale)
-                softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
+                if near:
+                    softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
+                else:
+                    softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
+                if table[a.WEIGHTS] == 0 and count == total:
+                    softmax.equal_row_scales(ws.values, ws.scale, total, slot)
+                else:
+                    softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
             if mode == a.PROBABILITY:
                 probability = at(float64_pointer(table[a.OUT]), start * k)
                 tile.write_probabilities(ws.resp, ws.scale, count, k, TILE, probability)
             if mode != a.FIT and mode != a.ASSIGN:
+                continue
+            if near:
+                products(ws.panels, ws.scale, total, centre, ws.centred)
+                lane_sums(ws.resp, ws.centred, total, k, sums)
                 continue
             for c in range(k):
                 moments(
@@ -198,5 +224,8 @@ def make_block(d: int) -> Any:
                     at(slot, table[a.FIRST] + c * padded),
                     at(slot, table[a.SECOND] + c * triangle),
                 )
+        if near and (mode == a.FIT or mode == a.ASSIGN):
+            weight, first, second = at(slot, a.WEIGHT), at(slot, table[a.FIRST]), at(slot, table[a.SECOND])
+            fold_lanes(sums, k, weight, first, padded, second)
 
     return small_block

@@ -6,7 +6,9 @@ a log-density only their sum (`sum_exponentials`), whose logarithm `row_logs` ta
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -146,38 +148,87 @@ softmax = make_softmax(roots=False)
 softmax_roots = make_softmax(roots=True)
 
 
-@micro
-def exponentials(
-    e: Emitter, resp: Value, tops: Value, cut: Value, count: Value, k: Value, stride: Value, totals: Value
-) -> None:
-    """resp[component, row] = exp(l - m), or 0 where l - m < cut[component]; totals[row] = their sum.
+def make_exponentials(*, skips: bool) -> Any:
+    """`exponentials` as it is described below; with `skips` a panel is passed over where a component has none."""
 
-    m is tops[row], the largest l of the row, or 0 where none is finite. For `count` rows, whole panels.
-    """
-    with e.loop(0, count, V * e.lanes) as t:
-        rows = [e.add(t, v * e.lanes) for v in range(V)]
-        largest = [usable_top(e, e.load(tops, row)) for row in rows]
-        totals_ = [e.variable(e.zero()) for _ in rows]
-        with e.loop(0, k) as c:
-            places = [e.add(e.times(c, stride), row) for row in rows]
-            least = e.broadcast(cut, c)
-            x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
-            live = [e.compare(">=", value, least) for value in x]
-            values = [e.variable(e.zero()) for _ in rows]
-            with e.when(any_of(e, live)):
-                for value, mask, argument in zip(values, live, x, strict=True):
-                    e.set(value, e.exp(argument, where=mask))
-            for value, place, total in zip(values, places, totals_, strict=True):
-                e.store(e.get(value), resp, place)
-                e.set(total, e.plus(e.get(total), e.get(value)))
-        for row, total in zip(rows, totals_, strict=True):
-            e.store(e.get(total), totals, row)
+    @micro
+    def exponentials(
+        e: Emitter, resp: Value, tops: Value, cut: Value, count: Value, k: Value, stride: Value, totals: Value
+    ) -> None:
+        """resp[component, row] = exp(l - m), or 0 where l - m < cut[component]; totals[row] = their sum.
+
+        m is tops[row], the largest l of the row, or 0 where none is finite. For `count` rows, whole panels.
+        """
+        with e.loop(0, count, V * e.lanes) as t:
+            rows = [e.add(t, v * e.lanes) for v in range(V)]
+            largest = [usable_top(e, e.load(tops, row)) for row in rows]
+            found = [e.variable(e.zero()) for _ in rows]
+            with e.loop(0, k) as c:
+                places = [e.add(e.times(c, stride), row) for row in rows]
+                least = e.broadcast(cut, c)
+                x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
+                live = [e.compare(">=", value, least) for value in x]
+                values = [e.variable(e.zero()) for _ in rows]
+                with e.when(any_of(e, live)) if skips else contextlib.nullcontext():
+                    for value, mask, argument in zip(values, live, x, strict=True):
+                        e.set(value, e.exp(argument, where=mask))
+                for value, place, total in zip(values, places, found, strict=True):
+                    e.store(e.get(value), resp, place)
+                    e.set(total, e.plus(e.get(total), e.get(value)))
+            for row, total in zip(rows, found, strict=True):
+                e.store(e.get(total), totals, row)
+
+    return exponentials
+
+
+exponentials = make_exponentials(skips=True)
+all_exponentials = make_exponentials(skips=False)  # faster where hardly a panel would be passed over
 
 
 @micro
 def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value) -> None:
     """What `softmax` says of scale, logs and sums, from tops[row] and, in scale[row], the row's sum of `resp`."""
     finish_rows(e, tops, weight, scale, count, logs, sums, roots=False)
+
+
+@micro
+def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: Value) -> None:
+    """What `row_scales` does for rows that all weigh 1, but no logs, for whole panels.
+
+    V rows at a time need one logarithm and one reciprocal, those of the product of their sums: each sum is at least 1
+    and at most the number of components.
+    """
+    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    likelihood, certainty = (wide.variable(wide.zero()) for _ in range(2))
+    good = e.variable(e.index(0))
+    with e.loop(0, count, V * e.lanes) as t:
+        rows = [e.add(t, v * e.lanes) for v in range(V)]
+        parts = [in_halves(e, e.load(tops, row), e.load(scale, row)) for row in rows]
+        factors = []
+        for some in zip(*parts, strict=True):
+            s = [wide.select(f, total, wide.constant(1.0)) for f, total, _ in some]
+            products = list(itertools.accumulate(s, wide.mul))
+            log, inverse = wide.log_and_inverse(products[-1])
+            inverses = []
+            for before, own in zip(reversed(products[:-1]), reversed(s[1:]), strict=True):
+                inverses.append(wide.mul(inverse, before))
+                inverse = wide.mul(inverse, own)
+            inverses = [inverse, *reversed(inverses)]
+            factors.append([wide.select(f, i, wide.zero()) for (f, _, _), i in zip(some, inverses, strict=True)])
+            top = functools.reduce(wide.plus, (m for _, _, m in some))
+            wide.set(likelihood, wide.plus(wide.get(likelihood), wide.plus(top, log)))
+            wide.set(certainty, wide.minus(wide.get(certainty), log))
+            for f, _, _ in some:
+                e.set(good, e.add(e.get(good), wide.count(f)))
+        for row, values in zip(rows, zip(*factors, strict=True), strict=True):
+            for part, value in enumerate(values):
+                narrow = value if e.size == 8 else e.builder.fptrunc(value, ir.VectorType(e.real, 8))
+                e.store(narrow, scale, e.add(row, part * 8))
+    for i, value in ((0, wide.get(likelihood)), (1, wide.get(certainty))):
+        add_total(wide, value, sums, e.index(i))
+    add_lost(wide, e.builder.sub(count, e.get(good)), sums)
+    weight = e.builder.fadd(wide.scalar(sums, 3), e.builder.sitofp(count, DOUBLE))
+    e.builder.store(weight, wide.at(sums, 3))
 
 
 @micro
@@ -193,30 +244,39 @@ def row_tops(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, top
             e.store(e.get(top), tops, row)
 
 
-@micro
-def sum_exponentials(
-    e: Emitter, resp: Value, tops: Value, count: Value, k: Value, stride: Value, digits: Value, totals: Value
-) -> None:
-    """totals[row] = sum of exp(l - m) over the components, without what is below 2^-digits / k: at most 2^-digits.
+def make_sum_exponentials(*, skips: bool) -> Any:
+    """`sum_exponentials` as it is described below; `skips` as for `make_exponentials`."""
 
-    l and m as for `exponentials`, for `count` rows, whole panels.
-    """
-    leading = e.call("llvm.ctlz.i64", I64, [e.add(k, -1), ir.Constant(I1, 0)])
-    digits = e.add(digits, e.builder.sub(e.index(64), leading))  # and those of k
-    least = e.splat(e.builder.fmul(e.builder.sitofp(digits, e.real), ir.Constant(e.real, -LN2)))
-    with e.loop(0, count, V * e.lanes) as t:
-        rows = [e.add(t, v * e.lanes) for v in range(V)]
-        largest = [usable_top(e, e.load(tops, row)) for row in rows]
-        bounds = [e.plus(m, least) for m in largest]
-        found = [e.variable(e.zero()) for _ in rows]
-        with e.loop(0, k) as c:
-            given = [e.load(resp, e.add(e.times(c, stride), row)) for row in rows]
-            live = [e.compare(">=", value, bound) for value, bound in zip(given, bounds, strict=True)]
-            with e.when(any_of(e, live)):
-                for value, mask, m, total in zip(given, live, largest, found, strict=True):
-                    e.set(total, e.plus(e.get(total), e.exp(e.minus(value, m), where=mask)))
-        for row, total in zip(rows, found, strict=True):
-            e.store(e.get(total), totals, row)
+    @micro
+    def sum_exponentials(
+        e: Emitter, resp: Value, tops: Value, count: Value, k: Value, stride: Value, digits: Value, totals: Value
+    ) -> None:
+        """totals[row] = sum of exp(l - m) over the components, without what is below 2^-digits / k: at most 2^-digits.
+
+        l and m as for `exponentials`, for `count` rows, whole panels.
+        """
+        leading = e.call("llvm.ctlz.i64", I64, [e.add(k, -1), ir.Constant(I1, 0)])
+        digits = e.add(digits, e.builder.sub(e.index(64), leading))  # and those of k
+        least = e.splat(e.builder.fmul(e.builder.sitofp(digits, e.real), ir.Constant(e.real, -LN2)))
+        with e.loop(0, count, V * e.lanes) as t:
+            rows = [e.add(t, v * e.lanes) for v in range(V)]
+            largest = [usable_top(e, e.load(tops, row)) for row in rows]
+            bounds = [e.plus(m, least) for m in largest]
+            found = [e.variable(e.zero()) for _ in rows]
+            with e.loop(0, k) as c:
+                given = [e.load(resp, e.add(e.times(c, stride), row)) for row in rows]
+                live = [e.compare(">=", value, bound) for value, bound in zip(given, bounds, strict=True)]
+                with e.when(any_of(e, live)) if skips else contextlib.nullcontext():
+                    for value, mask, m, total in zip(given, live, largest, found, strict=True):
+                        e.set(total, e.plus(e.get(total), e.exp(e.minus(value, m), where=mask)))
+            for row, total in zip(rows, found, strict=True):
+                e.store(e.get(total), totals, row)
+
+    return sum_exponentials
+
+
+sum_exponentials = make_sum_exponentials(skips=True)
+sum_all_exponentials = make_sum_exponentials(skips=False)
 
 
 @micro

@@ -99,6 +99,9 @@ def exponentials(resp: Array, tops: Array, cut: Array, count: int, k: int, strid
     front(totals, count)[:] = out.astype(np.float64).sum(axis=0)
 
 
+all_exponentials = exponentials
+
+
 def row_scales(tops: Array, weight: Array, scale: Array, count: int, logs: Array, sums: Array) -> None:
     """Scale (sums of responsibilities) to weight / scale; logs = tops + log scale; sums as `softmax` has them."""
     fine, top = _usable(tops, count)
@@ -108,6 +111,11 @@ def row_scales(tops: Array, weight: Array, scale: Array, count: int, logs: Array
     density = top + np.log(total)
     front(logs, count)[:] = np.where(fine, density, -np.inf)
     sums.reshape(-1)[:4] += (usable @ density, -(usable @ np.log(total)), (~fine & (w > 0.0)).sum(), w.sum())
+
+
+def equal_row_scales(tops: Array, scale: Array, count: int, sums: Array) -> None:
+    """`row_scales` for rows of weight 1, without logs."""
+    row_scales(tops, np.ones(count), scale, count, np.empty(count), sums)
 
 
 def row_tops(resp: Array, count: int, k: int, stride: int, tops: Array) -> None:
@@ -121,6 +129,9 @@ def sum_exponentials(resp: Array, tops: Array, count: int, k: int, stride: int, 
     with np.errstate(invalid="ignore", over="ignore"):
         below = by_component(resp, k, stride, count).astype(np.float64) - _usable(tops, count)[1]
         front(totals, count)[:] = np.where(below >= -digits * np.log(2.0), np.exp(below), 0.0).sum(axis=0)
+
+
+sum_all_exponentials = sum_exponentials
 
 
 def row_logs(tops: Array, totals: Array, weight: Array, count: int, more: float, out: Array, sums: Array) -> None:

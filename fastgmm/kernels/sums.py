@@ -39,7 +39,7 @@ def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
     s0, s1 = zeroth_and_first(program, total)
     packed, d = second(program, total), program.n_features
     if d <= LARGEST:
-        return density.means, s0, s1, layout.unpack_small(packed, d)
+        return _reference(program, density), s0, s1, layout.unpack_small(packed, d)
     size = program.dtype.itemsize
     s2 = unpack_moments(packed, d, size)
     if program.numbers.get(a.SHARED) == a.BY_PRODUCTS:
