@@ -114,7 +114,7 @@ def test_extend_rows(d, dtype):
     roots = rng.uniform(size=TILE).astype(dtype)
     length = products.extended_length(d, lanes)
     reach = lanes + d + d // 2 + (0 if d % lanes == 0 else lanes - 1)
-    for count in (1, 24):
+    for count in (4, 24):
         out, mine = extended(rows, roots, d, count, length), np.full((count + 1, length), 7.0, dtype)
         compiled(products.extend_rows)((rows, roots, count, d, padded, mine, length))
         np.testing.assert_array_equal(mine[:count, :reach], out[:, :reach])
@@ -127,8 +127,8 @@ def test_extended_rows_fit_where_they_are_kept(lanes):
     """Even for every number of features there is, also beyond what the passes take."""
     for d in range(1, 200):
         padded = -(-d // lanes) * lanes
-        room = workspace.PRODUCT_ROWS * products.extended_length(d, lanes)
-        assert room <= TILE * max(padded, lanes) + max(TILE * lanes, padded)
+        room = workspace.PRODUCT_BYTES * lanes // 64 * products.extended_length(d, lanes)
+        assert room <= workspace.centred_length(d, padded, lanes)
 
 
 @dtypes
@@ -177,7 +177,7 @@ def test_shared_products_are_the_moments(d, dtype):
         compiled(products.extend_rows)((rows[first:], roots[first:], 48, d, padded, u, extent))
         given = (resp[:, first:], u, vectors, count, 48, 9, TILE, extent)
         compiled(products.product_moments)((*given, np.zeros((48, 3 * lanes), dtype), out, out.shape[1]))
-    first, second = layout.unpack_products(out, d)
+    first, second = layout.unpack_products(out, d, lanes)
     u, r = rows[:, :d].astype(float), resp.astype(float) * scale
     bound = (1e-13 if dtype == np.float64 else 2e-6) * TILE
     np.testing.assert_allclose(weights, r.sum(axis=1), atol=bound)
@@ -201,11 +201,12 @@ def test_every_product_has_one_place(d, lanes):
             for i in range(lane, lanes):
                 pairs[i] = tuple(sorted((row[left + i], row[right + i])))
         places += pairs
-    length = d * (d + 1) // 2
+    length, begin = d * (d + 1) // 2, layout.features_begin(d, lanes)
     assert len(set(places[:length])) == length
-    assert sorted(places[length : length + d]) == [(-1, j) for j in range(d)]
+    assert sorted(places[begin : begin + d]) == [(-1, j) for j in range(d)]
     assert len(places) - length - d < lanes
-    first, second = layout.unpack_products(np.arange(len(places))[None], d)
+    assert len(pieces) == count or d % lanes != 0
+    first, second = layout.unpack_products(np.arange(len(places))[None], d, lanes)
     for i in range(d):
         assert places[first[0, i]] == (-1, i)
         assert all(places[second[0, i, j]] == (j, i) for j in range(i + 1))

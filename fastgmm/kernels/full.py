@@ -22,8 +22,9 @@ from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
-    PRODUCT_ROWS,
+    PRODUCT_BYTES,
     begin_block,
+    extended_length,
     finish_tile,
     finish_tile_roots,
     helper,
@@ -32,8 +33,6 @@ from fastgmm.kernels.workspace import (
     prefetch_tile,
     workspace,
 )
-
-extended_length = helper(products.extended_length)
 
 LATER = 48  # features up to which a component's share of the next tile is asked for at once
 CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
@@ -89,8 +88,9 @@ def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped
     length = extended_length(d, VECTOR_BYTES // table[a.SIZE])
     sums = at(slot, table[a.SECOND] + table[a.PRODUCTS])
     products.component_weights(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    for i in range(0, total, PRODUCT_ROWS):
-        some = min(PRODUCT_ROWS, total - i)
+    rows = PRODUCT_BYTES // table[a.SIZE]
+    for i in range(0, total, rows):
+        some = min(rows, total - i)
         products.extend_rows(at(ws.rows, i * padded), at(ws.scale, i), some, d, padded, ws.centred, length)
         products.product_moments(
             at(ws.resp, i),

@@ -98,9 +98,15 @@ def unpack_moments(packed: Float64, n_features: int, size: int) -> Float64:
     return out
 
 
+def features_begin(n: int, lanes: int) -> int:
+    """The number of the first feature after a row's products (`products.py`)."""
+    products = n * (n + 1) // 2
+    return products if n % lanes else -(-products // lanes) * lanes
+
+
 def product_count(n: int, lanes: int) -> int:
     """Vectors that hold a row's products and features (`products.py`)."""
-    return -(-(n * (n + 1) // 2 + n) // lanes)
+    return -(-(features_begin(n, lanes) + n) // lanes)
 
 
 @functools.cache
@@ -112,7 +118,7 @@ def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
     lane.
     """
     segments = [(s * n, lanes + s) for s in range((n + 2) // 2)]  # first product, offset on the right side
-    segments.append((n * (n + 1) // 2, 0))
+    segments.append((features_begin(n, lanes), 0))
     starts, pieces = [0], []
     for v in range(product_count(n, lanes)):
         begin, end = v * lanes, (v + 1) * lanes
@@ -125,19 +131,19 @@ def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
 
 
 @functools.cache
-def _product_places(n: int) -> tuple[Any, Any]:
+def _product_places(n: int, lanes: int) -> tuple[Any, Any]:
     """Numbers of the features and, (n, n), of the products of two."""
     products = np.arange(n * (n + 1) // 2)
     s, j = np.divmod(products, n)
     places = np.zeros((n, n), np.intp)
     places[j, (j + s) % n] = places[(j + s) % n, j] = products
-    features = np.arange(products.size, products.size + n)
+    features = features_begin(n, lanes) + np.arange(n)
     return features[np.argsort(features % n)], places
 
 
-def unpack_products(packed: Float64, n: int) -> tuple[Float64, Float64]:
+def unpack_products(packed: Float64, n: int, lanes: int) -> tuple[Float64, Float64]:
     """(K, length L) as first moments (K, D) and symmetric second moments (K, D, D)."""
-    features, places = _product_places(n)
+    features, places = _product_places(n, lanes)
     return np.ascontiguousarray(packed[:, features]), np.ascontiguousarray(packed[:, places])
 
 

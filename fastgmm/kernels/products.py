@@ -10,11 +10,11 @@ The products of a row are listed along the diagonals of u u', which go on at the
 
     number p of n (n + 1) / 2:    u_j u_{(j + s) mod n} with s = p div n, j = p mod n
 
-and then come the features themselves, number p being u_{p mod n}, from wherever p mod n is by then. So nothing is idle
-between two diagonals, whatever n: a vector holds L products that follow each other, and with rows written out as
-periods (`extend_rows`) both sides are plain loads, the right one s places after the left one. A vector that holds
-pieces of several diagonals has a right side for each. `layout.product_vectors` lists the pieces. The plain twins are in
-`near_twins.py`.
+and then come the features themselves, number p being u_{p mod n}, from wherever p mod n is by then; where diagonals are
+whole vectors they begin with one, after the other half of the last diagonal. So nothing is idle between two diagonals,
+whatever n: a vector holds L products that follow each other, and with rows written out as periods (`extend_rows`) both
+sides are plain loads, the right one s places after the left one. A vector that holds pieces of several diagonals has a
+right side for each. `layout.product_vectors` lists the pieces. The plain twins are in `near_twins.py`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ PIECE = 4  # numbers that describe a piece
 
 def extended_length(n, lanes):  # type: ignore[no-untyped-def]  # also Numba code
     """Elements from one row of `extend_rows` to the next: an odd number of vectors, that is lines of the cache."""
-    beyond = 0 if n % lanes == 0 else lanes - 1  # where vectors begin anywhere
+    beyond = 0 if n % lanes == 0 else 2 * (lanes - 1)  # where vectors begin anywhere
     length = lanes + n + n // 2 + beyond
-    return ((length + 2 * (lanes - 1)) // lanes | 1) * lanes  # and what the last vector has beyond
+    return ((length + lanes - 1) // lanes | 1) * lanes  # and what the last vector has beyond
 
 
 @micro
@@ -42,19 +42,24 @@ def extend_rows(
 ) -> None:
     """out[t, i] = roots[t] for i < L and out[t, L + i] = roots[t] rows[t, i mod n], as far as pieces reach.
 
-    Rows of `out` lie `length` apart, from `extended_length`.
+    Rows of `out` lie `length` apart, from `extended_length`. `count` is a multiple of `UNROLL`.
     """
     rest = e.builder.and_(n, e.index(e.lanes - 1))
     whole = e.builder.icmp_signed("==", rest, e.index(0))
     end = e.add(e.add(n, e.builder.ashr(n, e.index(1))), e.builder.select(whole, e.index(0), e.index(e.lanes - 1)))
-    with e.loop(0, count) as t:
-        row, target, root = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length)), e.broadcast(roots, t)
-        e.store(root, target)
+    with e.loop(0, count, UNROLL) as t:
+        row, target = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length))
+        factors = [e.broadcast(roots, e.add(t, u)) for u in range(UNROLL)]
+        for u, root in enumerate(factors):
+            e.store(root, target, e.times(length, u))
         # in order: the next period overwrites what the last vector of the one before has beyond its end
         with e.loop(0, end, n) as start:
             left = e.builder.sub(end, start)
             with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, padded), left, padded), e.lanes) as j:
-                e.store(e.mul(e.load(row, j), root), target, e.add(e.add(start, j), e.lanes))
+                place = e.add(e.add(start, j), e.lanes)
+                for u, root in enumerate(factors):
+                    value = e.mul(e.load(row, e.add(e.times(padded, u), j)), root)
+                    e.store(value, target, e.add(e.times(length, u), place))
 
 
 @micro

@@ -15,6 +15,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
 from fastgmm.kernels.programs import DensityLike, common_centre
 from fastgmm.kernels.runner import Program
+from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST
 from fastgmm.kernels.unpack import unpack_moments
 
@@ -44,7 +45,7 @@ def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
     s2 = unpack_moments(packed, d, size)
     if program.numbers.get(a.SHARED) == a.BY_PRODUCTS:
         packed = packed[:, program.numbers[a.PRODUCTS] :]
-        first, products = layout.unpack_products(packed, d)
+        first, products = layout.unpack_products(packed, d, VECTOR_BYTES // size)
         s1 += first
         s2 += products
     return _reference(program, density), s0, s1, s2
