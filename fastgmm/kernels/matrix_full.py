@@ -6,6 +6,7 @@ component do not count take their moments as there.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
 from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
+from fastgmm.kernels.runner import aligned_empty
 from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, prefetch_tile, workspace
 from fastgmm.pieces import pieces
 
@@ -60,7 +62,8 @@ def pack_factors(factors: npt.NDArray[np.float64]) -> Float32:
     """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
     k, d, _ = factors.shape
     places = [(i, s) for i in range(blocks(d)) for s in range(i // 2 + 1)]
-    out = np.empty((k, len(places), PARTS, SIDE, TERMS), np.uint16)
+    shape = (k, len(places), PARTS, SIDE, TERMS)
+    out = aligned_empty(2 * math.prod(shape)).view(np.uint16).reshape(shape)  # a tile's row is then a line of the cache
     for some in pieces(factors):
         given = factors[some]
         tiles = np.zeros((len(given), len(places), SIDE, TERMS), np.float32)
