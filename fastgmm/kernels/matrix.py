@@ -197,16 +197,17 @@ def matrix_moments(
     k: Value,
     panels: Value,
     halves: Value,
-    count: Value,
+    begin: Value,
+    end: Value,
     n: Value,
     weighted: Value,
     work: Value,
     fresh: Value,
     out: Value,
 ) -> None:
-    """Sums of each of `k` components += sum over `count` rows, a multiple of 16, of resp u u'; lower triangles.
+    """Sums of each of `k` components += sum over rows `begin` .. `end` - 1 of resp u u'; lower triangles.
 
-    Where `fresh` is not 0 the sums begin here.
+    `begin` is a multiple of 32, `end` one of 16. Where `fresh` is not 0 the sums begin here.
 
     `panels` hold the rows by columns (`micro.py`; the 15 columns after the last are read, but do not matter), `halves`
     the same rows. Responsibilities of a component lie `stride` elements apart. `work` has room for a tile. Two
@@ -215,18 +216,19 @@ def matrix_moments(
     """
     builder = e.builder
     blocks = _blocks(e, n, SIDE)
-    steps = _blocks(e, count, TERMS)
+    before = builder.udiv(begin, e.index(TERMS))
+    steps = builder.sub(_blocks(e, end, TERMS), before)
     none, one = e.index(0), e.index(1)
     size = e.times(builder.ashr(e.times(blocks, e.add(blocks, 1)), one), TILE_FLOATS)  # of a component's sums
     buffer = e.times(steps, PAIR * STEP_FLOATS)
 
     def weigher(c: Value, i: Value, s: Value, target: Value) -> Callable[[range], None]:
         """What makes some rows of step s of the left factors of block i for components c and c + 1."""
-        vector = e.times(s, 2)
+        vector = e.times(e.add(before, s), 2)
         columns, weights = [], []
         for half in range(2):
             v = e.add(vector, half)
-            inside = builder.icmp_signed("<", e.times(v, SIDE), count)  # past the last row: any numbers, times zero
+            inside = builder.icmp_signed("<", e.times(v, SIDE), end)  # past the last row: any numbers, times zero
             v = builder.select(inside, v, vector)
             columns.append(e.at(panels, e.add(_in_panels(e, v, n), e.times(i, SIDE * WIDTH))))
             for g in range(PAIR):
@@ -280,7 +282,7 @@ def matrix_moments(
                 for g, h in registers:
                     bring(e, PAIR * g + h, sums(g, h))
             with e.loop(0, steps) as s:
-                right = e.at(halves, e.times(e.add(e.times(s, blocks), j), STEP_FLOATS))
+                right = e.at(halves, e.times(e.add(e.times(e.add(before, s), blocks), j), STEP_FLOATS))
                 mine = e.at(left, e.times(s, PAIR * STEP_FLOATS))
                 next_c, next_i, other = following
                 weigh = weigher(next_c, next_i, s, other) if busy else lambda _: None

@@ -29,6 +29,7 @@ CACHE = 1 << 19  # bytes of a second-level cache for the factors of components t
 UPPER = np.uint32(0xFFFF0000)
 WORK = 4 * TILE_FLOATS
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
+ROWS, FEATURES = 64, 64  # rows whose left factors stay in a first-level cache, and features up to which that pays
 TILES = 4  # of rows, between float32 and float64 sums: 768 rows
 
 
@@ -93,7 +94,10 @@ def matrix_moments(table, total, tag, ws, slot, extra, fresh):  # type: ignore[n
     tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     near.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
     matrix.split_halves(ws.rows, total, padded, split_rows)
-    matrix.matrix_moments(ws.resp, TILE, k, ws.panels, split_rows, total, d, weighted, work, fresh, sums)
+    some = ROWS if d <= FEATURES else TILE
+    for begin in range(0, total, some):
+        end, first = min(begin + some, total), fresh and begin == 0
+        matrix.matrix_moments(ws.resp, TILE, k, ws.panels, split_rows, begin, end, d, weighted, work, first, sums)
 
 
 def matrix_full_block(table: Any, item: int, worker: int, tag: Any) -> None:

@@ -95,7 +95,8 @@ def matrix_moments(
     k: int,
     panels: Array,
     halves: Array,
-    count: int,
+    begin: int,
+    end: int,
     n: int,
     weighted: Array,
     work: Array,
@@ -104,9 +105,9 @@ def matrix_moments(
 ) -> None:
     """Weighted sums of products of features, tiles of the lower triangles."""
     b = -(-n // SIDE)
-    x = np.zeros((count, b * SIDE))
-    x[:, :n] = rows_of(panels, -(-count // 48), n)[:count]
-    r = by_component(resp, k, stride, count).astype(np.float64)
+    x = np.zeros((end - begin, b * SIDE))
+    x[:, :n] = rows_of(panels, -(-end // 48), n)[begin:end]
+    r = by_component(resp, k, stride, end).astype(np.float64)[:, begin:]
     for c, tiles in enumerate(front(out, k + k % 2, b * (b + 1) // 2, SIDE, SIDE)):
         square = (x * (r[c] if c < k else 0.0 * r[0])[:, None]).T @ x
         places = [(i, j) for i in range(b) for j in range(i + 1)]
