@@ -18,6 +18,7 @@ from fastgmm.kernels import (
     near,
     near_small,
     near_twins,
+    normalise,
     products,
     simd,
     small,
@@ -297,6 +298,7 @@ def random_weights(rng):
 @dtypes
 @components
 def test_weigh_and_normalise(k, dtype):
+    """Where a norm is infinite, there are no responsibilities, and the sums stay finite."""
     rng = rng_for(k)
     resp, values = (rng.uniform(size=(k, TILE)).astype(dtype) for _ in range(2))
     scale, sums = rng.uniform(size=TILE).astype(dtype), rng.normal(size=k)
@@ -304,7 +306,10 @@ def test_weigh_and_normalise(k, dtype):
     for count in (width(dtype), TILE):
         compare(tile.weigh, tile_twins.weigh, values, TILE, resp, count, k, TILE, sums)
         compare(tile.weigh, tile_twins.weigh, values[0], 0, resp, count, k, TILE, sums)
-        compare(tile.normalise, tile_twins.normalise, resp, scale, count, k, TILE, sums)
+        given = (count, k, TILE, sums)
+        compare(normalise.normalise, tile_twins.normalise, resp, scale, *given)
+        norms, squares = -values[0], rng.normal(size=k)
+        compare(normalise.normalise_and_weigh, tile_twins.normalise_and_weigh, resp, scale, norms, *given, squares)
 
 
 @dtypes

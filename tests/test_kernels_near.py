@@ -1,10 +1,12 @@
 """The micro-kernels for components near one another against their plain twins, and the layout of shared products."""
 
+import numba
 import numpy as np
 import pytest
 
 from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins, workspace
 from fastgmm.kernels.micro import V
+from fastgmm.kernels.simd import micro, micro_apart
 from tests.test_kernels import (
     TILE,
     compare,
@@ -254,3 +256,26 @@ def test_prefetching_changes_nothing(dtype):
     rows = rng_for(3).normal(size=100).astype(dtype)
     for begin, end in ((0, 100), (7, 8), (50, 50), (60, 50), (0, 10_000)):  # also beyond the end: it is a hint
         compare(tile.prefetch, tile_twins.prefetch, rows, begin, end, exact=True)
+
+
+@dtypes
+def test_a_kernel_is_the_same_within_its_caller_and_apart_from_it(dtype):
+    """Twice in one caller, with and without its own function."""
+
+    def double_and_root(e, values, count):
+        with e.loop(0, count, e.lanes) as i:
+            x = e.load(values, i)
+            e.store(e.sqrt(e.plus(x, x)), values, i)
+
+    within, apart = micro(double_and_root), micro_apart(double_and_root)
+
+    @numba.njit
+    def both(first, second, third, count):
+        within(first, count)
+        apart(second, count)
+        apart(third, count)
+
+    rows = rng_for(5).uniform(size=(3, 32)).astype(dtype)
+    expected = np.sqrt(2 * rows)
+    both(*rows, 32)
+    np.testing.assert_array_equal(rows, expected)

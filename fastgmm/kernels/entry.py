@@ -8,7 +8,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro_apart
 
 
 def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
@@ -26,7 +26,7 @@ def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
     return rows
 
 
-@micro
+@micro_apart
 def enter_rows(
     e: Emitter,
     source: Value,

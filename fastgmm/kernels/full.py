@@ -16,7 +16,7 @@ these are many, the rows as panels of columns (`gram.py`); other tiles have pane
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import gram, micro, near, products, tile
+from fastgmm.kernels import gram, micro, near, normalise, products, tile
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
 from fastgmm.kernels.micro import V
@@ -114,7 +114,7 @@ def moments_by_gram(table, panels, total, tag, ws, slot, dense):  # type: ignore
     step = (TILE + 1) * (VECTOR_BYTES // table[a.SIZE])
     chunk = TILE if dense else chunk_rows(padded * table[a.SIZE], table[a.SIZE])
     if dense:
-        tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+        normalise.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
         gram.column_panels(ws.rows, total, padded, step, ws.centred)
     for c in range(k):
         sums = at(slot, table[a.FIRST] + c * padded)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import matrix, near, tile
+from fastgmm.kernels import matrix, near, normalise
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
@@ -91,7 +91,7 @@ def matrix_moments(table, total, tag, ws, slot, extra, fresh):  # type: ignore[n
     """Weights and first moments of all components from all rows of a tile, and sums of their second moments."""
     d, padded, k = table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS]
     work, weighted, split_rows, sums = extra
-    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    normalise.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     near.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
     matrix.split_halves(ws.rows, total, padded, split_rows)
     some = ROWS if d <= FEATURES else TILE

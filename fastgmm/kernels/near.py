@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, numbered, over_pairs
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro, micro_apart
 
 LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
 
 
-@micro
+@micro_apart
 def square_norms(e: Emitter, panels: Value, count: Value, n: Value, out: Value) -> None:
     """out[row] = -|row|^2 / 2 for the rows of `count` panels."""
     width = V * e.lanes
@@ -109,7 +109,7 @@ def writer(e: Emitter, row: Value, density: Any, out: Value, stride: Value, tops
     return use
 
 
-@micro
+@micro_apart
 def affine_density(
     e: Emitter,
     panels: Value,
@@ -150,7 +150,7 @@ def affine_density(
         over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
 
 
-@micro
+@micro_apart
 def product_density(
     e: Emitter,
     panels: Value,
@@ -189,7 +189,7 @@ def product_density(
         over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place), unroll=2)
 
 
-@micro
+@micro_apart
 def square_rows(e: Emitter, rows: Value, padded: Value, count: Value, out: Value) -> None:
     """Out = rows * rows, element by element."""
     with e.loop(0, e.times(count, padded), e.lanes) as i:
@@ -214,7 +214,7 @@ def for_pieces(e: Emitter, total: Value, large: int, body: Block) -> None:
             body(rest, end)
 
 
-@micro
+@micro_apart
 def weighted_sums(
     e: Emitter, resp: Value, rows: Value, count: Value, k: Value, stride: Value, padded: Value, out: Value
 ) -> None:

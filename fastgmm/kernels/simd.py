@@ -18,6 +18,7 @@ integers; nothing is returned, results go into arrays.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -374,11 +375,12 @@ class Emitter:
         return value
 
 
-def micro(emit: Callable[..., None]) -> Any:
+def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
     """Make ``emit(e, *args)`` callable from Numba code.
 
     Arrays and pointers arrive as pointers to their first element, integers as i64. The element type of the first of
-    them that holds floats sets the emitter's.
+    them that holds floats sets the emitter's. The instructions become part of the caller or, with `apart`, a function
+    of their own, whose registers nothing around it takes, and which several calls share.
     """
 
     @intrinsic
@@ -398,7 +400,10 @@ def micro(emit: Callable[..., None]) -> Any:
                 else:
                     values.append(value)
             permutes = "+avx512f" in getattr(context.codegen(), "_tm_features", "")
-            emit(Emitter(builder, real, permutes=permutes), *values)
+            if apart:
+                builder.call(_function(builder.module, emit, values, real, permutes=permutes), values)
+            else:
+                emit(Emitter(builder, real, permutes=permutes), *values)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -406,3 +411,25 @@ def micro(emit: Callable[..., None]) -> Any:
     function.__doc__ = emit.__doc__
     function.__name__ = emit.__name__
     return function
+
+
+def _function(
+    module: ir.Module, emit: Callable[..., None], values: Sequence[Value], real: ir.Type, *, permutes: bool
+) -> ir.Function:
+    """A micro-kernel as a function of the module, written there once for each list of types."""
+    kinds = [value.type for value in values]
+    name = ".".join([emit.__module__, emit.__qualname__, *(str(kind).replace("*", "_") for kind in kinds)])
+    known = module.globals.get(name)
+    if known is not None:
+        return known
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit(Emitter(builder, real, permutes=permutes), *function.args)
+    builder.ret_void()
+    return function
+
+
+micro_apart = functools.partial(micro, apart=True)
+"""`micro` for kernels that fill all registers: around them, others' values would be kept on the stack."""

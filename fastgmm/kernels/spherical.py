@@ -13,7 +13,7 @@ decides), so are the distances: with u = x - c, m = mu_k - c, q = |u|^2 - 2 u.m 
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, near, tile
+from fastgmm.kernels import micro, near, normalise, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.workspace import (
@@ -62,5 +62,6 @@ def near_spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-d
             exponentials(table, start, panel, tag, ws)
         finish_near(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
-            common_moments(table, total, ws, slot)
-            tile.weigh(norms, 0, ws.resp, total, k, TILE, at(slot, table[a.SECOND]))
+            weights, squares = at(slot, a.WEIGHT), at(slot, table[a.SECOND])
+            normalise.normalise_and_weigh(ws.resp, ws.scale, norms, total, k, TILE, weights, squares)
+            near.weighted_sums(ws.resp, ws.rows, total, k, TILE, table[a.PADDED], at(slot, table[a.FIRST]))

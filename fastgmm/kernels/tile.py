@@ -66,19 +66,6 @@ def weigh(
         add_total(e, e.get(total), sums, c)
 
 
-@micro
-def normalise(e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value) -> None:
-    """resp *= scale; weights[component] += sum over rows, float64."""
-    with e.loop(0, k) as c:
-        total = e.variable(e.zero())
-        with e.loop(0, count, e.lanes) as t:
-            place = e.add(e.times(c, stride), t)
-            r = e.mul(e.load(resp, place), e.load(scale, t))
-            e.store(r, resp, place)
-            e.set(total, e.plus(e.get(total), r))
-        add_total(e, e.get(total), weights, c)
-
-
 def make_select(*, roots: bool) -> Any:
     """`select_live` as it is described below; with `roots`, `resp`, `scale` and `values` hold square roots."""
 

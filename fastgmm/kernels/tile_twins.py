@@ -1,4 +1,4 @@
-"""Plain NumPy twins of the micro-kernels in `tile.py` and `entry.py`; see `twins.py`."""
+"""Plain NumPy twins of the micro-kernels in `tile.py`, `entry.py` and `normalise.py`; see `twins.py`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,23 @@ def normalise(resp: Array, scale: Array, count: int, k: int, stride: int, weight
     r = out.astype(np.float64) * front(scale, count)
     out[:] = r
     front(weights, k)[:] += r.sum(axis=1)
+
+
+def normalise_and_weigh(
+    resp: Array,
+    scale: Array,
+    norms: Array,
+    count: int,
+    k: int,
+    stride: int,
+    weights: Array,
+    sums: Array,
+) -> None:
+    """Resp *= scale; weights += sums of resp, sums += those of resp * norms; norms that are no numbers become 0."""
+    x = front(norms, count)
+    x[~np.isfinite(x)] = 0.0
+    normalise(resp, scale, count, k, stride, weights)
+    front(sums, k)[:] += by_component(resp, k, stride, count).astype(np.float64) @ x.astype(np.float64)
 
 
 def _select(

@@ -1,9 +1,9 @@
 """Plain NumPy twins of the micro-kernels: the formulas, in the kernels' own arguments and layouts.
 
-The functions of `micro.py` and `small.py` have their twin here under the same name, those of `tile.py` and `entry.py`
-in `tile_twins.py`, those of `softmax.py` in `softmax_twins.py`, those of `near_small.py` in `small_twins.py`, the
-others in `near_twins.py`; the tests compare the two number by number. To understand a kernel, read its twin first:
-unpack the layout, one or two lines of mathematics, pack.
+The functions of `micro.py` and `small.py` have their twin here under the same name, those of `tile.py`, `entry.py`
+and `normalise.py` in `tile_twins.py`, those of `softmax.py` in `softmax_twins.py`, those of `near_small.py` in
+`small_twins.py`, the others in `near_twins.py`; the tests compare the two number by number. To understand a kernel,
+read its twin first: unpack the layout, one or two lines of mathematics, pack.
 
 * Everything is computed in float64, whatever the element type; results are rounded when they are written.
 * Results go into the arrays that are passed, from their first element on, as the kernels do it. Arrays may be longer.

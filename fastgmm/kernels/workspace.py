@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import entry, near, products, softmax, tile
+from fastgmm.kernels import entry, near, normalise, products, softmax, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
@@ -240,5 +240,5 @@ finish_tile_roots = make_finish(softmax.softmax_roots, tile.write_probabilities_
 def common_moments(table, total, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
     """Weights and first moments of rows about the common centre, for all components; resp become responsibilities."""
     padded, k = table[a.PADDED], table[a.N_COMPONENTS]
-    tile.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
+    normalise.normalise(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     near.weighted_sums(ws.resp, ws.rows, total, k, TILE, padded, at(slot, table[a.FIRST]))
