@@ -27,6 +27,7 @@ from fastgmm.kernels.workspace import (
 )
 
 LARGEST = 4
+SHARED_BYTES = 64  # of what a row has for all components, up to which those of a whole tile stay in a first-level cache
 
 
 def make_deinterleave(d: int) -> Any:
@@ -148,7 +149,7 @@ def make_block(d: int) -> Any:
     deinterleave, density, moments = make_deinterleave(d), make_density(d), make_moments(d)
     near_density, products = near_small.make_near_density(d), near_small.make_products(d)
     lane_sums, fold_lanes = near_small.make_lane_sums(d), near_small.make_fold_lanes(d)
-    triangle, extra = d * (d + 1) // 2, near_small.n_moments(d) * near_small.WIDTH
+    triangle, moments_a_row = d * (d + 1) // 2, near_small.n_moments(d)
 
     def small_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
         ws = workspace(table, worker, tag)
@@ -163,7 +164,7 @@ def make_block(d: int) -> Any:
         # float64 whatever the rows are: `extra`, which is last in the workspace
         sums = float64_pointer(table[a.SCRATCH] + (worker + 1) * table[a.SCRATCH_BYTES] - table[a.EXTRA])
         if near:
-            for i in range(k * extra):
+            for i in range(k * moments_a_row * near_small.WIDTH):
                 sums[i] = 0.0
         for start in range(begin, end, TILE):
             count = min(TILE, end - start)
@@ -210,8 +211,11 @@ def make_block(d: int) -> Any:
             if mode != a.FIT and mode != a.ASSIGN:
                 continue
             if near:
-                products(ws.panels, ws.scale, total, centre, ws.centred)
-                lane_sums(ws.resp, ws.centred, total, k, sums)
+                step = TILE if table[a.SIZE] * moments_a_row <= SHARED_BYTES else TILE // 2
+                for i in range(0, total, step):
+                    some = min(step, total - i)
+                    products(at(ws.panels, i), at(ws.scale, i), some, centre, ws.centred)
+                    lane_sums(at(ws.resp, i), ws.centred, some, k, sums)
                 continue
             for c in range(k):
                 moments(
