@@ -384,7 +384,7 @@ def test_small(d, dtype):
         factors[: factor.size] *= 2.0
         log_norm, out = np.array([0.25, 0.5, -1.0], dtype), np.zeros((3, TILE), dtype)
         tops, ahead = np.zeros(TILE, dtype), np.zeros(TILE)
-        compare(density, twins.make_density(d), columns, count, means, factors, log_norm, 3, out, tops, ahead)
+        compare(density, twins.make_density(d), columns, count, means, factors, log_norm, 3, out, tops, ahead, rows)
         resp, scale = (rng.uniform(size=TILE).astype(dtype) for _ in range(2))
         resp[rng.random(TILE) < 0.3] = 0.0
         resp[16:32] = 0.0  # whole vectors without responsibility are skipped

@@ -49,7 +49,7 @@ def test_density_and_products_about_a_centre(d, dtype):
         factors = layout.pack_small(random_triangles(rng, 3, d), dtype)
         shifts, log_norm = rng.normal(size=(3, d)).astype(dtype), rng.normal(size=3).astype(dtype)
         out, tops, ahead = np.zeros((3, TILE), dtype), np.zeros(TILE, dtype), np.zeros(TILE)
-        compare(*density, columns, count, centre, shifts, factors, log_norm, 3, out, tops, ahead)
+        compare(*density, columns, count, centre, shifts, factors, log_norm, 3, out, tops, ahead, columns)
         scale, shared = rng.uniform(size=TILE).astype(dtype), np.zeros((near_small.n_moments(d), TILE), dtype)
         compare(*products, columns, scale, count, centre, shared)
 

@@ -112,6 +112,16 @@ def plain_exp_of(e, x, out, count):
 
 
 @simd.micro
+def sum_with_exp_of(e, x, out, count):
+    """0 + exp(x) where x is below 1, in both ways: lanes by permutation, and one by one."""
+    with e.loop(0, count, e.lanes) as i:
+        given = e.load(x, i)
+        for place, permutes in ((i, e.permutes), (e.add(i, count), False)):
+            e.permutes = permutes
+            e.store(e.add_exp(e.zero(), given, e.compare("<", given, e.constant(1.0))), out, place)
+
+
+@simd.micro
 def log_and_inverse_of(e, x, logs, inverses, count):
     with e.loop(0, count, e.lanes) as i:
         log, inverse = e.log_and_inverse(e.load(x, i))
@@ -156,6 +166,23 @@ def test_exp_in_ulps(dtype, end):
     compiled(plain_exp_of)((x, plain, len(x)))  # as CPUs without permutations of lanes do it
     np.testing.assert_array_equal(plain, out)
     assert (out[x == 0.0] == 1.0).all()
+
+
+@dtypes
+@pytest.mark.parametrize("end", [1.0, 37.0])
+def test_a_sum_with_exp_in_ulps(dtype, end):
+    rng = rng_for(5)
+    small = -(10.0 ** rng.uniform(-20, 0, 500))
+    x = np.concatenate([rng.uniform(-end, 0.0, 3000), small, [0.0], rng.uniform(1.0, 9.0, 11)])
+    x = np.resize(x, -(-len(x) // 16) * 16).astype(dtype)
+    out = np.empty((2, len(x)), dtype)
+    compiled(sum_with_exp_of)((x, out, len(x)))
+    np.testing.assert_array_equal(out[0], out[1])
+    below = x < 1.0
+    assert (out[0, ~below] == 0.0).all()
+    # beside the error of exp: log 2 as one number
+    limit = 1.5 + end / (3.0 if dtype == np.float64 else 19.0)
+    assert ulps(out[0, below], x[below], lambda v: v.exp(CONTEXT)) <= limit
 
 
 def test_log_and_inverse_in_ulps():

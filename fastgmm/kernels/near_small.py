@@ -52,13 +52,13 @@ def make_near_density(d: int) -> Any:
         out: Value,
         tops: Value,
         ahead: Value,
+        following: Value,
     ) -> None:
         with e.loop(0, count, V * e.lanes) as t:
             places = [e.add(t, v * e.lanes) for v in range(V)]
             u = [[centred_column(e, columns, place, j, centre) for j in range(d)] for place in places]
             largest = [e.variable(e.constant(float("-inf"))) for _ in places]
-            for line in range(V * e.lanes // 8):
-                e.prefetch(ahead, e.add(t, line * 8), write=True)
+            ask_ahead(e, t, d, ahead, following)
             with e.loop(0, k) as c:
                 shift, factor = e.at(shifts, e.times(c, d)), e.at(factors, e.times(c, triangle))
                 w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
@@ -76,6 +76,14 @@ def make_near_density(d: int) -> Any:
                 e.store(e.get(top), tops, place)
 
     return near_density
+
+
+def ask_ahead(e: Emitter, t: Value, d: int, ahead: Value, following: Value) -> None:
+    """Ask for the lines of a panel, from row t on: of `ahead`, a float64 a row, and of rows that follow."""
+    for line in range(V * e.lanes // 8):
+        e.prefetch(ahead, e.add(t, line * 8), write=True)
+    for line in range(V * d):
+        e.prefetch(following, e.add(e.times(t, d), line * e.lanes))
 
 
 def centred_column(e: Emitter, columns: Value, place: Value, j: int, centre: Value) -> Value:
@@ -125,8 +133,8 @@ def make_lane_sums(d: int) -> Any:
                     for place, total in zip(row, own, strict=True):
                         value = e.get(total)
                         if e.size == 4:
-                            low, high = e.widen(value)
-                            value = wide.plus(wide.plus(low, high), wide.load(target, place))
+                            half = e.builder.fadd(e.half(value, 0), e.half(value, 1))
+                            value = wide.plus(e.builder.fpext(half, wide.vector), wide.load(target, place))
                         wide.store(value, target, place)
 
         largest = BLOCKS[0]

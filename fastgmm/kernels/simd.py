@@ -283,23 +283,32 @@ class Emitter:
         is 0 outside that mask, and log 2 is one number, whose rounding adds |x| / 3 ulp (float32: |x| / 19), no more
         than the rounding of x does.
         """
-        builder = self.builder
+        r, power, bits, series = self._reduced(x, 2.0 if half else 1.0, exact=where is None)
+        if self.real != DOUBLE:
+            return self.scaled(self.polynomial(r, series), power, bits, 0, where)
+        root = self.chosen(bits, ROOTS)
+        value = self.fma(root, self.mul(r, self.polynomial(r, series[1:])), root)
+        return self.scaled(value, power, bits, 4, where)
+
+    def add_exp(self, total: Value, x: Value, where: Value) -> Value:
+        """total + `exp`(x) where the mask says so, an operation shorter than the two: root and power come first."""
+        if self.real != DOUBLE:
+            return self.plus(total, self.exp(x, where=where))
+        r, power, bits, series = self._reduced(x, 1.0, exact=False)
+        scale = self.scaled(self.chosen(bits, ROOTS), power, bits, 4, None)
+        return self.select(where, self.fma(scale, self.polynomial(r, series), total), total)
+
+    def _reduced(self, x: Value, unit: float, *, exact: bool) -> tuple[Value, Value, Value, list[float]]:
+        """What `exp` calls r, n / u, a vector with n in its low bits, and the coefficients of exp(r / unit)."""
         mantissa, parts = (52, 16) if self.real == DOUBLE else (23, 1)
-        unit = 2.0 if half else 1.0
         magic = self.constant(1.5 * 2.0**mantissa / parts)
         shifted = self.fma(x, self.constant(INVERSE_LN2 / unit), magic)
-        n = self.minus(shifted, magic)  # a multiple of 1 / u
-        r = self.fma(n, self.constant(-LN2_HIGH[self.size] * unit), x)
-        if where is None:
-            r = self.fma(n, self.constant(-LN2_LOW[self.size] * unit), r)
-        series = [c / unit**i for i, c in enumerate((1.0, 1.0, *EXP_COEFFICIENTS[self.size]))]
-        bits = builder.bitcast(shifted, ir.VectorType(self.integer, self.lanes))
-        if parts == 1:
-            value = self.polynomial(r, series)
-        else:
-            root = self.chosen(bits, ROOTS)
-            value = self.fma(root, self.mul(r, self.polynomial(r, series[1:])), root)
-        return self.scaled(value, n, bits, parts.bit_length() - 1, where)
+        power = self.minus(shifted, magic)
+        r = self.fma(power, self.constant(-LN2_HIGH[self.size] * unit), x)
+        if exact:
+            r = self.fma(power, self.constant(-LN2_LOW[self.size] * unit), r)
+        bits = self.builder.bitcast(shifted, ir.VectorType(self.integer, self.lanes))
+        return r, power, bits, [c / unit**i for i, c in enumerate((1.0, 1.0, *EXP_COEFFICIENTS[self.size]))]
 
     def scaled(self, value: Value, power: Value, bits: Value, fraction: int, where: Value | None) -> Value:
         """value 2^floor(power), which is no subnormal number; 0 outside `where`.

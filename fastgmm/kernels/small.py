@@ -14,6 +14,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import near_small, softmax, tile
 from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
+from fastgmm.kernels.near_small import ask_ahead
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
 from fastgmm.kernels.workspace import (
@@ -37,8 +38,6 @@ def make_deinterleave(d: int) -> Any:
     def deinterleave(e: Emitter, rows: Value, count: Value, out: Value) -> None:
         with e.loop(0, count, e.lanes) as t:
             places = [e.add(e.times(t, d), i * e.lanes) for i in range(d)]
-            for place in places:  # in the next tile: it may begin a page, which no CPU fetches ahead by itself
-                e.prefetch(rows, e.add(place, TILE * d))
             given = [e.load(rows, place) for place in places]
             pairs = [
                 e.shuffle(given[i], given[min(i + 1, d - 1)], range(2 * e.lanes)) for i in range(0, d, 2)
@@ -60,7 +59,7 @@ def make_density(d: int) -> Any:
     """Log-densities of all components for a tile, and the largest of every row.
 
     A factor is its lower triangle, row by row, times sqrt(1/2). Asks for the lines of `ahead`, float64, a row each, to
-    write to them later.
+    write to them later, and for those of the rows that are `following`: a CPU waits for at most 16 lines at a time.
     """
     triangle = d * (d + 1) // 2
 
@@ -76,13 +75,13 @@ def make_density(d: int) -> Any:
         out: Value,
         tops: Value,
         ahead: Value,
+        following: Value,
     ) -> None:
         with e.loop(0, count, V * e.lanes) as t:
             places = [e.add(t, v * e.lanes) for v in range(V)]
             x = [[e.load(columns, e.add(place, j * TILE)) for j in range(d)] for place in places]
             largest = [e.variable(e.constant(float("-inf"))) for _ in places]
-            for line in range(V * e.lanes // 8):
-                e.prefetch(ahead, e.add(t, line * 8), write=True)
+            ask_ahead(e, t, d, ahead, following)
             with e.loop(0, k) as c:
                 mean, factor = e.at(means, e.times(c, 2 * d)), e.at(factors, e.times(c, triangle))
                 w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
@@ -160,6 +159,10 @@ def make_block(d: int) -> Any:
         given = pointer(table[a.ROWS], tag)
         means, factors, log_norm = parameters(table, tag)
         cut = pointer(table[a.CUT], tag)
+        weighted = table[a.WEIGHTS] != 0 and (mode == a.FIT or mode == a.EVALUATE or mode == a.ASSIGN)
+        if not weighted:
+            for i in range(TILE):
+                ws.weight[i] = 1.0
         near, centre = table[a.COMMON] != 0, pointer(table[a.COMMON], tag)
         # float64 whatever the rows are: `extra`, which is last in the workspace
         sums = float64_pointer(table[a.SCRATCH] + (worker + 1) * table[a.SCRATCH_BYTES] - table[a.EXTRA])
@@ -175,12 +178,14 @@ def make_block(d: int) -> Any:
                     ws.rows[i] = rows[i] if i < count * d else rows[(count - 1) * d + i % d]
                 rows = ws.rows
             deinterleave(rows, total, ws.panels)
-            load_weights(table, start, count, total, ws.weight)
+            if weighted or count < total:
+                load_weights(table, start, count, total, ws.weight)
+            following = at(given, (start + TILE) * d)
             out = at(float64_pointer(table[a.OUT]), start) if mode == a.SCORE else ws.logs
             if near:
-                near_density(ws.panels, total, centre, means, factors, log_norm, k, ws.resp, ws.values, out)
+                near_density(ws.panels, total, centre, means, factors, log_norm, k, ws.resp, ws.values, out, following)
             else:
-                density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out)
+                density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out, following)
             if mode == a.SCORE:
                 digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
                 if near:
@@ -201,7 +206,7 @@ def make_block(d: int) -> Any:
                     softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
                 else:
                     softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                if table[a.WEIGHTS] == 0 and count == total:
+                if count == total and not weighted:
                     softmax.equal_row_scales(ws.values, ws.scale, total, slot)
                 else:
                     softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)

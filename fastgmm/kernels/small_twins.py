@@ -32,6 +32,7 @@ def make_near_density(d: int) -> Callable[..., None]:
         out: Array,
         tops: Array,
         ahead: Array,
+        following: Array,
     ) -> None:
         w = np.zeros((k, d, d))
         rows, places = np.tril_indices(d)

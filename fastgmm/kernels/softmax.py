@@ -268,7 +268,7 @@ def make_sum_exponentials(*, skips: bool) -> Any:
                 live = [e.compare(">=", value, bound) for value, bound in zip(given, bounds, strict=True)]
                 with e.when(any_of(e, live)) if skips else contextlib.nullcontext():
                     for value, mask, m, total in zip(given, live, largest, found, strict=True):
-                        e.set(total, e.plus(e.get(total), e.exp(e.minus(value, m), where=mask)))
+                        e.set(total, e.add_exp(e.get(total), e.minus(value, m), mask))
             for row, total in zip(rows, found, strict=True):
                 e.store(e.get(total), totals, row)
 
@@ -290,12 +290,18 @@ def row_logs(
     wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
     bad = e.variable(e.index(0))
     with e.loop(0, count, e.lanes) as t:
-        for part, (fine, total, top) in enumerate(in_halves(e, e.load(tops, t), e.load(totals, t))):
-            log, _ = wide.log_and_inverse(wide.select(fine, total, wide.constant(1.0)))
-            density = wide.plus(wide.plus(top, log), wide.splat(more))
-            wide.store(wide.select(fine, density, wide.constant(float("-inf"))), out, e.add(t, part * 8))
-            positive = wide.compare(">", wide.load(weight, e.add(t, part * 8)), wide.zero())
-            e.set(bad, e.add(e.get(bad), wide.count(e.builder.and_(e.builder.not_(fine), positive))))
+        top, total = e.load(tops, t), e.load(totals, t)
+        densities = []
+        for m, s in zip(e.widen(top), e.widen(total), strict=True):
+            densities.append(wide.plus(wide.plus(m, wide.log_and_inverse(s)[0]), wide.splat(more)))
+            wide.store(densities[-1], out, e.add(t, (len(densities) - 1) * 8))
+        lost = e.builder.not_(e.compare(">", top, e.constant(LOWEST[e.size])))
+        with e.when(e.any(lost)):
+            for part, density in enumerate(densities):
+                row, mask = e.add(t, part * 8), lost if e.lanes == 8 else e.half(lost, part)
+                wide.store(wide.select(mask, wide.constant(float("-inf")), density), out, row)
+                positive = wide.compare(">", wide.load(weight, row), wide.zero())
+                e.set(bad, e.add(e.get(bad), wide.count(e.builder.and_(mask, positive))))
     add_lost(wide, e.get(bad), sums)
 
 

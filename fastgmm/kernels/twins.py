@@ -230,7 +230,7 @@ def make_deinterleave(d: int) -> Callable[[Array, int, Array], None]:
     return deinterleave
 
 
-def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, int, Array, Array, Array], None]:
+def make_density(d: int) -> Callable[..., None]:
     """Twin for `d` features: out[component] = log_norm - |W (x - mean)|^2, W stored row by row; tops: the largest."""
 
     def density(
@@ -243,6 +243,7 @@ def make_density(d: int) -> Callable[[Array, int, Array, Array, Array, int, Arra
         out: Array,
         tops: Array,
         ahead: Array,
+        following: Array,
     ) -> None:
         triangle = d * (d + 1) // 2
         for c in range(k):
