@@ -42,24 +42,19 @@ def extend_rows(
 ) -> None:
     """out[t, i] = roots[t] for i < L and out[t, L + i] = roots[t] rows[t, i mod n], as far as pieces reach.
 
-    Rows of `out` lie `length` apart, from `extended_length`. `count` is a multiple of `UNROLL`.
+    Rows of `out` lie `length` apart, from `extended_length`.
     """
     rest = e.builder.and_(n, e.index(e.lanes - 1))
     whole = e.builder.icmp_signed("==", rest, e.index(0))
     end = e.add(e.add(n, e.builder.ashr(n, e.index(1))), e.builder.select(whole, e.index(0), e.index(e.lanes - 1)))
-    with e.loop(0, count, UNROLL) as t:
-        row, target = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length))
-        factors = [e.broadcast(roots, e.add(t, u)) for u in range(UNROLL)]
-        for u, root in enumerate(factors):
-            e.store(root, target, e.times(length, u))
+    with e.loop(0, count) as t:
+        row, target, root = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length)), e.broadcast(roots, t)
+        e.store(root, target)
         # in order: the next period overwrites what the last vector of the one before has beyond its end
         with e.loop(0, end, n) as start:
             left = e.builder.sub(end, start)
             with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, padded), left, padded), e.lanes) as j:
-                place = e.add(e.add(start, j), e.lanes)
-                for u, root in enumerate(factors):
-                    value = e.mul(e.load(row, e.add(e.times(padded, u), j)), root)
-                    e.store(value, target, e.add(e.times(length, u), place))
+                e.store(e.mul(e.load(row, j), root), target, e.add(e.add(start, j), e.lanes))
 
 
 @micro
