@@ -238,6 +238,18 @@ def test_rows_of_weight_zero_are_as_good_as_absent(kind):
     assert all_passes(as_rows(more, weight), density, kind)["fit"] == usual["fit"]
 
 
+@types
+@pytest.mark.parametrize("d", [2, 4, 9, 50])
+@dtypes
+def test_the_values_of_a_row_do_not_depend_on_the_rows_around_it(kind, d, dtype):
+    """Whatever tile, panel or vector a row comes to lie in: a table scored in pieces is the table scored at once."""
+    x, _, density = problem(kind, d, dtype, n=1000)
+    for way in (passes.score_samples, passes.predict, passes.predict_proba):
+        whole = way(as_rows(x), density)
+        for begin, end in ((1, 1000), (100, 101), (191, 193), (5, 700)):
+            np.testing.assert_array_equal(way(as_rows(x[begin:end]), density), whole[begin:end])
+
+
 # -- the fold ----------------------------------------------------------------------------------------------------------
 
 

@@ -206,7 +206,7 @@ def make_block(d: int) -> Any:
                     softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
                 else:
                     softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                if count == total and not weighted:
+                if mode != a.PROBABILITY and count == total and not weighted:  # a row's own must not hang on others
                     softmax.equal_row_scales(ws.values, ws.scale, total, slot)
                 else:
                     softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
