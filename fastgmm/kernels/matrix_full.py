@@ -21,7 +21,6 @@ from fastgmm.kernels.layout import padded_width
 from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
 from fastgmm.kernels.runner import aligned_empty
 from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, prefetch_tile, workspace
-from fastgmm.pieces import pieces
 
 Float32 = npt.NDArray[np.float32]
 STEPS = TILE // TERMS  # of a tile's rows
@@ -30,6 +29,7 @@ UPPER = np.uint32(0xFFFF0000)
 WORK = 4 * TILE_FLOATS
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
 ROWS, FEATURES = 64, 64  # rows whose left factors stay in a first-level cache, and features up to which that pays
+PACKED = 1 << 16  # numbers of factors that are packed at a time
 TILES = 4  # of rows, between float32 and float64 sums: 768 rows
 
 
@@ -62,17 +62,19 @@ def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
 def pack_factors(factors: npt.NDArray[np.float64]) -> Float32:
     """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
     k, d, _ = factors.shape
-    places = [(i, s) for i in range(blocks(d)) for s in range(i // 2 + 1)]
+    b, steps = blocks(d), (d + TERMS - 1) // TERMS
+    places = [i * steps + s for i in range(b) for s in range(i // 2 + 1)]
     shape = (k, len(places), PARTS, SIDE, TERMS)
     out = aligned_empty(2 * math.prod(shape)).view(np.uint16).reshape(shape)  # a tile's row is then a line of the cache
-    for some in pieces(factors):
-        given = factors[some]
-        tiles = np.zeros((len(given), len(places), SIDE, TERMS), np.float32)
-        for place, (i, s) in enumerate(places):
-            tile = given[:, i * SIDE : (i + 1) * SIDE, s * TERMS : (s + 1) * TERMS]
-            tiles[:, place, : tile.shape[1], : tile.shape[2]] = tile
+    some = max(PACKED // (len(places) * SIDE * TERMS), 1)
+    whole = np.zeros((some, b, SIDE, steps, TERMS), np.float32)
+    square = whole.reshape(some, b * SIDE, steps * TERMS)[:, :d, :d]
+    for first in range(0, k, some):
+        given = factors[first : first + some]
+        square[: len(given)] = given
+        tiles = whole[: len(given)].transpose(0, 1, 3, 2, 4).reshape(len(given), b * steps, SIDE, TERMS)[:, places]
         for part, values in enumerate(split(tiles)):
-            out[some, :, part] = values
+            out[first : first + some, :, part] = values
     return out.view(np.float32).reshape(k, -1)
 
 
