@@ -195,38 +195,38 @@ def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Valu
 def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: Value) -> None:
     """What `row_scales` does for rows that all weigh 1, but no logs, for whole panels.
 
-    V rows at a time need one logarithm and one reciprocal, those of the product of their sums: each sum is at least 1
-    and at most the number of components.
+    Of every eighth row of a panel one logarithm and one reciprocal are taken, those of the product of their sums: there
+    are at most six, and each is at least 1 and at most the number of components.
     """
     wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
     likelihood, certainty = (wide.variable(wide.zero()) for _ in range(2))
-    good = e.variable(e.index(0))
+    lost = e.variable(e.index(0))
     with e.loop(0, count, V * e.lanes) as t:
         rows = [e.add(t, v * e.lanes) for v in range(V)]
-        parts = [in_halves(e, e.load(tops, row), e.load(scale, row)) for row in rows]
-        factors = []
-        for some in zip(*parts, strict=True):
-            s = [wide.select(f, total, wide.constant(1.0)) for f, total, _ in some]
-            products = list(itertools.accumulate(s, wide.mul))
-            log, inverse = wide.log_and_inverse(products[-1])
-            inverses = []
-            for before, own in zip(reversed(products[:-1]), reversed(s[1:]), strict=True):
-                inverses.append(wide.mul(inverse, before))
-                inverse = wide.mul(inverse, own)
-            inverses = [inverse, *reversed(inverses)]
-            factors.append([wide.select(f, i, wide.zero()) for (f, _, _), i in zip(some, inverses, strict=True)])
-            top = functools.reduce(wide.plus, (m for _, _, m in some))
-            wide.set(likelihood, wide.plus(wide.get(likelihood), wide.plus(top, log)))
-            wide.set(certainty, wide.minus(wide.get(certainty), log))
-            for f, _, _ in some:
-                e.set(good, e.add(e.get(good), wide.count(f)))
-        for row, values in zip(rows, zip(*factors, strict=True), strict=True):
-            for part, value in enumerate(values):
-                narrow = value if e.size == 8 else e.builder.fptrunc(value, ir.VectorType(e.real, 8))
-                e.store(narrow, scale, e.add(row, part * 8))
+        top, total = ([e.variable(e.load(source, row)) for row in rows] for source in (tops, scale))
+        bad = [e.builder.not_(e.compare(">", e.get(m), e.constant(LOWEST[e.size]))) for m in top]
+        some = any_of(e, bad)
+        with e.when(some):
+            for m, s, mask in zip(top, total, bad, strict=True):
+                e.set(m, e.select(mask, e.zero(), e.get(m)))
+                e.set(s, e.select(mask, e.constant(1.0), e.get(s)))
+                e.set(lost, e.add(e.get(lost), e.count(mask)))
+        s, m = ([part for value in values for part in e.widen(e.get(value))] for values in (total, top))
+        products = list(itertools.accumulate(s, wide.mul))
+        log, inverse = wide.log_and_inverse(products[-1])
+        wide.set(likelihood, wide.plus(wide.get(likelihood), wide.plus(functools.reduce(wide.plus, m), log)))
+        wide.set(certainty, wide.minus(wide.get(certainty), log))
+        for i in reversed(range(len(s))):  # `inverse` is that of products[i]
+            value = wide.mul(inverse, products[i - 1]) if i else inverse
+            inverse = wide.mul(inverse, s[i])
+            narrow = value if e.size == 8 else e.builder.fptrunc(value, ir.VectorType(e.real, 8))
+            e.store(narrow, scale, e.add(t, i * 8))
+        with e.when(some):
+            for row, mask in zip(rows, bad, strict=True):
+                e.store(e.select(mask, e.zero(), e.load(scale, row)), scale, row)
     for i, value in ((0, wide.get(likelihood)), (1, wide.get(certainty))):
         add_total(wide, value, sums, e.index(i))
-    add_lost(wide, e.builder.sub(count, e.get(good)), sums)
+    add_lost(wide, e.get(lost), sums)
     weight = e.builder.fadd(wide.scalar(sums, 3), e.builder.sitofp(count, DOUBLE))
     e.builder.store(weight, wide.at(sums, 3))
 
