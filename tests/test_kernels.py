@@ -263,6 +263,7 @@ def test_copy_and_enter_rows(d, dtype):
             given = (source, d, padded, count, total, centred, centre, rows, panels)
             exact = dtype == np.float64 or not centred
             compare(entry.enter_rows, tile_twins.enter_rows, *given, exact=exact)
+            compare(entry.enter_panels, tile_twins.enter_panels, *given[:-2], panels, exact=exact)
 
 
 @dtypes

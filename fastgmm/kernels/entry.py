@@ -26,8 +26,7 @@ def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
     return rows
 
 
-@micro_apart
-def enter_rows(
+def emit(
     e: Emitter,
     source: Value,
     n: Value,
@@ -36,14 +35,10 @@ def enter_rows(
     total: Value,
     centred: Value,
     centre: Value,
-    rows: Value,
+    rows: Value | None,
     panels: Value,
 ) -> None:
-    """rows[i] = source[i] - centre, padded with zeros, and panels[p, j, i] = rows[p Q + i, j], for i < total.
-
-    `total` is a multiple of Q; for i >= count the last row is taken. `centre` is padded like a row and its low part
-    follows (float32); it is read only if `centred` is not 0. Nothing outside the `count` rows is read.
-    """
+    """`enter_rows`, or without rows `enter_panels`."""
     b = e.builder
     width = V * e.lanes
     short = ir.VectorType(e.real, 8)
@@ -75,10 +70,48 @@ def enter_rows(
                 for c in centres:
                     x = b.fsub(x, e.get(c))
                 given.append(x)
-            for x, place in zip(given, places, strict=True):
-                e.store(x, rows, e.add(e.times(place, padded), j))
+            if rows is not None:
+                for x, place in zip(given, places, strict=True):
+                    e.store(x, rows, e.add(e.times(place, padded), j))
             if e.lanes > 8:
                 given = [e.shuffle(given[i], given[8 + i], range(16)) for i in range(8)]
             for i, column in enumerate(transposed(e, given)):
                 with e.when(b.icmp_signed("<", e.add(j, i), n)):
                     e.store(column, target, e.times(e.add(j, i), width))
+
+
+@micro_apart
+def enter_rows(
+    e: Emitter,
+    source: Value,
+    n: Value,
+    padded: Value,
+    count: Value,
+    total: Value,
+    centred: Value,
+    centre: Value,
+    rows: Value,
+    panels: Value,
+) -> None:
+    """rows[i] = source[i] - centre, padded with zeros, and panels[p, j, i] = rows[p Q + i, j], for i < total.
+
+    `total` is a multiple of Q; for i >= count the last row is taken. `centre` is padded like a row and its low part
+    follows (float32); it is read only if `centred` is not 0. Nothing outside the `count` rows is read.
+    """
+    emit(e, source, n, padded, count, total, centred, centre, rows, panels)
+
+
+@micro_apart
+def enter_panels(
+    e: Emitter,
+    source: Value,
+    n: Value,
+    padded: Value,
+    count: Value,
+    total: Value,
+    centred: Value,
+    centre: Value,
+    panels: Value,
+) -> None:
+    """The panels of `enter_rows` alone, for passes without moments: half of what would leave the first cache."""
+    emit(e, source, n, padded, count, total, centred, centre, None, panels)

@@ -48,11 +48,17 @@ def begin_tile(table, first, end, ws):  # type: ignore[no-untyped-def]  # Numba 
 
 @helper
 def load_panel(table, first, start, count, panel, tag, ws):  # type: ignore[no-untyped-def]  # Numba code
-    """Bring in the panel that begins at row `start` of a tile, to where every panel goes: it stays in the cache."""
-    d, padded = table[a.N_FEATURES], table[a.PADDED]
-    given, centre = at(pointer(table[a.ROWS], tag), (first + start) * d), pointer(table[a.COMMON], tag)
-    rows = at(ws.rows, start * padded)
-    entry.enter_rows(given, d, padded, min(panel, count - start), panel, table[a.COMMON], centre, rows, ws.panels)
+    """Bring in the panel that begins at row `start` of a tile, to where every panel goes: it stays in the cache.
+
+    The rows as they lie in memory come in for FIT alone.
+    """
+    d, padded, common = table[a.N_FEATURES], table[a.PADDED], table[a.COMMON]
+    given, centre = at(pointer(table[a.ROWS], tag), (first + start) * d), pointer(common, tag)
+    few = min(panel, count - start)
+    if table[a.MODE] == a.FIT:
+        entry.enter_rows(given, d, padded, few, panel, common, centre, at(ws.rows, start * padded), ws.panels)
+    else:
+        entry.enter_panels(given, d, padded, few, panel, common, centre, ws.panels)
 
 
 @helper

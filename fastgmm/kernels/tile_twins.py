@@ -32,6 +32,13 @@ def enter_rows(
     to_panels(front(rows, total, padded)[:, :n], panels)
 
 
+def enter_panels(
+    source: Array, n: int, padded: int, count: int, total: int, centred: int, centre: Array, panels: Array
+) -> None:
+    """The panels of `enter_rows`."""
+    enter_rows(source, n, padded, count, total, centred, centre, np.zeros(total * padded, source.dtype), panels)
+
+
 def centre_rows(rows: Array, centre: Array, padded: int, count: int) -> None:
     """Subtract the centre from every row."""
     front(rows, count, padded)[:] = front(rows, count, padded) - mean_of(centre, padded, padded)
