@@ -163,17 +163,12 @@ def over_pairs(
         sums = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
         start = None if ahead is None else e.at(ahead, e.builder.sdiv(e.times(base, width), k))
 
-        def step(j: Value, features: int) -> None:
+        def step(j: Value, features: int, *, often: bool = True) -> None:
             values, at = e.at(panel, e.times(j, width)), e.add(base, e.times(j, q))
             if start is not None:
                 place = e.at(start, e.times(j, share))
-                e.prefetch(place)
-                if unroll == 1:
-                    e.prefetch(place, e.lanes)
-                else:
-                    with e.when(many):
-                        for u in range(1, 2 * features):
-                            e.prefetch(place, u * e.lanes)
+                for u in range(2 * features if often else 1):
+                    e.prefetch(place, u * e.lanes)
             for u in range(features):
                 x = [e.load(values, u * width + v * e.lanes) for v in range(V)]
                 for r in range(q):
@@ -183,8 +178,15 @@ def over_pairs(
 
         some = unroll if q == BLOCKS[0] else 1
         whole = n if some == 1 else e.builder.and_(n, e.index(-some))
-        with e.loop(0, whole, some) as j:
-            step(j, some)
+        if start is None or q < BLOCKS[0]:
+            with e.loop(0, whole, some) as j:
+                step(j, some)
+        else:  # one request a step does where a line of those rows lasts for a step; no branch in the loop itself
+            with e.builder.if_else(many) as (yes, no):
+                with yes, e.loop(0, whole, some) as j:
+                    step(j, some)
+                with no, e.loop(0, whole, some) as j:
+                    step(j, some, often=False)
         if some > 1:
             with e.loop(whole, n) as j:
                 step(j, 1)
