@@ -129,8 +129,8 @@ def test_extended_rows_fit_where_they_are_kept(lanes):
     """Even for every number of features there is, also beyond what the passes take."""
     for d in range(1, 200):
         padded = -(-d // lanes) * lanes
-        room = workspace.PRODUCT_BYTES * lanes // 64 * products.extended_length(d, lanes)
-        assert room <= workspace.centred_length(d, padded, lanes)
+        room = workspace.PRODUCT_ROWS[64 // lanes] * products.extended_length(d, lanes)
+        assert room <= TILE * (padded + 2 * lanes) + padded
 
 
 @dtypes

@@ -22,9 +22,8 @@ from fastgmm.kernels.arguments import TILE, at, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
-    PRODUCT_BYTES,
+    PRODUCT_ROWS,
     begin_block,
-    extended_length,
     finish_tile,
     finish_tile_roots,
     helper,
@@ -35,6 +34,9 @@ from fastgmm.kernels.workspace import (
 )
 
 LATER = 48  # features up to which a component's share of the next tile is asked for at once
+extended_length = helper(products.extended_length)
+
+DOUBLE_ROWS, SINGLE_ROWS, SINGLE_LANES = PRODUCT_ROWS[8], PRODUCT_ROWS[4], VECTOR_BYTES // 4
 MANY = 32  # components whose sums cost more than the products that they share
 CACHE = 16 << 10  # bytes of a first-level cache for the gathered rows; the rest is the tile's and the moments'
 
@@ -53,16 +55,6 @@ def chunk_rows(row_bytes, size):  # type: ignore[no-untyped-def]  # Numba code
     """Rows between gathering and summing: what fits into the cache, or, where too few would, enough for long loops."""
     rows = CACHE // row_bytes // 8 * 8
     return min(rows, TILE) if rows * size >= 256 else 64 if size == 8 else 96
-
-
-@helper
-def product_rows(d, k, size):  # type: ignore[no-untyped-def]  # Numba code
-    """Rows whose shared products are formed at a time, at most `PRODUCT_BYTES` of a column, and so summed in float32.
-
-    In float32 so many pay where products are formed at no great cost, or where many components share them.
-    """
-    most = PRODUCT_BYTES // size
-    return most if k >= MANY or d % (VECTOR_BYTES // size) == 0 else min(most, 48)
 
 
 @inlined
@@ -99,7 +91,9 @@ def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped
     length = extended_length(d, VECTOR_BYTES // table[a.SIZE])
     sums = at(slot, table[a.SECOND] + table[a.PRODUCTS])
     products.component_weights(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
-    rows = product_rows(d, k, table[a.SIZE])
+    # in float32 more rows pay where forming their products costs little, or where many components share them
+    most = table[a.SIZE] == 4 and (k >= MANY or d % SINGLE_LANES == 0)
+    rows = SINGLE_ROWS if most else DOUBLE_ROWS
     for i in range(0, total, rows):
         some = min(rows, total - i)
         products.extend_rows(at(ws.rows, i * padded), at(ws.scale, i), some, d, padded, ws.centred, length)

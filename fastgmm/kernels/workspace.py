@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numba.extending
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import entry, near, normalise, products, softmax, tile
+from fastgmm.kernels import entry, near, normalise, softmax, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
 
-PRODUCT_BYTES = 384  # of a column of rows whose shared products are formed at a time (`products.py`): whole panels
+PRODUCT_ROWS = {8: 48, 4: 96}  # rows whose shared products are formed at a time, at most; whole panels
 NEGLIGIBLE_DIGITS, NEGLIGIBLE_DIGITS_SINGLE = 54, 25  # binary ones of a share of a density that rounding swallows
 WORK_ROWS = TILE  # rows of Q elements: V panels of columns
 
@@ -30,14 +30,6 @@ def helper(function: Any) -> Any:
 
 
 aligned_ = helper(aligned)
-extended_length = helper(products.extended_length)
-
-
-@helper
-def centred_length(n_features, padded, lanes):  # type: ignore[no-untyped-def]  # also Numba code
-    """Elements of a workspace's `centred`, for the largest of what it holds."""
-    gathered = TILE * max(padded, lanes) + max(TILE * lanes, padded)
-    return max(gathered, PRODUCT_BYTES * lanes // VECTOR_BYTES * extended_length(n_features, lanes))
 
 
 class Workspace(NamedTuple):
@@ -46,7 +38,7 @@ class Workspace(NamedTuple):
     rows: Any  # (TILE, padded) element type: the tile as it lies in memory
     centred: Any  # (TILE, padded + lanes): live rows about a mean, times the roots of their responsibilities; the odd
     # number of vectors a row keeps rows of a power of two apart from sharing the same lines of the cache. Also
-    # PRODUCT_BYTES a column from `products.extend_rows`, or panels of columns, (padded / lanes, TILE + 1, lanes)
+    # PRODUCT_ROWS rows as `products.extend_rows` writes them, or panels of columns, (padded / lanes, TILE + 1, lanes)
     panels: Any  # (TILE / Q, D, Q): the tile with lanes over samples
     white: Any  # the same shape, for a shared factor; only where the table says WHITE, like `squares`
     work: Any  # (max(D, WORK_ROWS), Q): a centred panel, products of rows, or V panels of columns
@@ -72,7 +64,7 @@ def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, 
     lanes = VECTOR_BYTES // size
     return (
         aligned(TILE * padded * size)
-        + aligned(centred_length(n_features, padded, lanes) * size)
+        + aligned((TILE * (max(padded, lanes) + 2 * lanes) + padded) * size)
         + (1 + white) * aligned(TILE * n_features * size)
         + aligned(V * lanes * max(n_features, WORK_ROWS) * size)
         + (1 + white) * aligned(n_components * TILE * size)
@@ -95,7 +87,7 @@ def workspace(table, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     rows = pointer(base, tag)
     base += aligned_(TILE * padded * size)
     centred = pointer(base, tag)
-    base += aligned_(centred_length(d, padded, lanes) * size)
+    base += aligned_((TILE * (max(padded, lanes) + 2 * lanes) + padded) * size)
     panels = pointer(base, tag)
     base += aligned_(TILE * d * size)
     white = pointer(base, tag)
