@@ -295,7 +295,8 @@ class Emitter:
         if self.real != DOUBLE:
             return self.plus(total, self.exp(x, where=where))
         r, power, bits, series = self._reduced(x, 1.0, exact=False)
-        scale = self.scaled(self.chosen(bits, ROOTS), power, bits, 4, None)
+        # both are masked: what underflows takes a hundred cycles, and 0 times infinity is no number
+        scale = self.scaled(self.chosen(bits, ROOTS), power, bits, 4, where)
         return self.select(where, self.fma(scale, self.polynomial(r, series), total), total)
 
     def _reduced(self, x: Value, unit: float, *, exact: bool) -> tuple[Value, Value, Value, list[float]]:

@@ -28,6 +28,7 @@ from fastgmm.kernels.workspace import (
 )
 
 LARGEST = 4
+PROBED = 4 * TILE  # rows, of whose first panel it is found out whether most components have none of it
 SHARED_BYTES = 64  # of what a row has for all components, up to which those of a whole tile stay in a first-level cache
 
 
@@ -164,6 +165,7 @@ def make_block(d: int) -> Any:
             for i in range(TILE):
                 ws.weight[i] = 1.0
         near, centre = table[a.COMMON] != 0, pointer(table[a.COMMON], tag)
+        sparse = True  # whether exponentials look for panels without a row of a component; the results are the same
         # float64 whatever the rows are: `extra`, which is last in the workspace
         sums = float64_pointer(table[a.SCRATCH] + (worker + 1) * table[a.SCRATCH_BYTES] - table[a.EXTRA])
         if near:
@@ -186,12 +188,15 @@ def make_block(d: int) -> Any:
                 near_density(ws.panels, total, centre, means, factors, log_norm, k, ws.resp, ws.values, out, following)
             else:
                 density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out, following)
+            if near and (start - begin) % PROBED == 0:  # far ones, and images, have rows of few components together
+                softmax.live_components(ws.resp, ws.values, cut, k, TILE, ws.found)
+                sparse = 2 * ws.found[0] <= k
             if mode == a.SCORE:
                 digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
-                if near:
-                    softmax.sum_all_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
-                else:
+                if sparse:
                     softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+                else:
+                    softmax.sum_all_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
                 top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
                 where = out if count == total else ws.logs
                 softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
@@ -202,10 +207,10 @@ def make_block(d: int) -> Any:
             if mode == a.PREDICT or mode == a.ASSIGN:
                 finish_labels(table, start, count, total, ws, slot)
             else:
-                if near:
-                    softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                else:
+                if sparse:
                     softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
+                else:
+                    softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
                 if mode != a.PROBABILITY and count == total and not weighted:  # a row's own must not hang on others
                     softmax.equal_row_scales(ws.values, ws.scale, total, slot)
                 else:

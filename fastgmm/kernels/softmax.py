@@ -186,6 +186,19 @@ all_exponentials = make_exponentials(skips=False)  # faster where hardly a panel
 
 
 @micro
+def live_components(e: Emitter, resp: Value, tops: Value, cut: Value, k: Value, stride: Value, found: Value) -> None:
+    """found[0] (int64) = the number of components that have a row of the first panel: l - m >= cut[component]."""
+    largest = [usable_top(e, e.load(tops, v * e.lanes)) for v in range(V)]
+    alive = e.variable(e.index(0))
+    with e.loop(0, k) as c:
+        least = e.broadcast(cut, c)
+        given = [e.load(resp, e.add(e.times(c, stride), v * e.lanes)) for v in range(V)]
+        live = [e.compare(">=", e.minus(x, m), least) for x, m in zip(given, largest, strict=True)]
+        e.set(alive, e.add(e.get(alive), e.builder.zext(any_of(e, live), I64)))
+    e.builder.store(e.get(alive), found)
+
+
+@micro
 def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value) -> None:
     """What `softmax` says of scale, logs and sums, from tops[row] and, in scale[row], the row's sum of `resp`."""
     finish_rows(e, tops, weight, scale, count, logs, sums, roots=False)

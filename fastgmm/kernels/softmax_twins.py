@@ -113,6 +113,14 @@ def row_scales(tops: Array, weight: Array, scale: Array, count: int, logs: Array
     sums.reshape(-1)[:4] += (usable @ density, -(usable @ np.log(total)), (~fine & (w > 0.0)).sum(), w.sum())
 
 
+def live_components(resp: Array, tops: Array, cut: Array, k: int, stride: int, found: Array) -> None:
+    """found[0] = components with resp - tops >= cut in a row of the first panel."""
+    count = V * lanes(resp)
+    with np.errstate(invalid="ignore"):
+        below = by_component(resp, k, stride, count).astype(np.float64) - _usable(tops, count)[1]
+    found.reshape(-1)[0] = (below >= cut.reshape(-1)[:k, None]).any(axis=1).sum()
+
+
 def equal_row_scales(tops: Array, scale: Array, count: int, sums: Array) -> None:
     """`row_scales` for rows of weight 1, without logs."""
     row_scales(tops, np.ones(count), scale, count, np.empty(count), sums)

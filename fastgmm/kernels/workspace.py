@@ -52,14 +52,14 @@ class Workspace(NamedTuple):
     live: Any  # (TILE + lanes,) int32
     found: Any  # (1,) int64
     groups: Any  # (K,) int64
-    extra: Any  # as many bytes as the table says: what matrix units read and write
+    extra: Any  # as many bytes as the table says: what matrix units read and write, or `near_small.py` sums in
 
 
 @functools.lru_cache(maxsize=64)
 def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int, extra: int = 0) -> int:
     """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 32), with `white` up to twice that.
 
-    `extra` comes on top (`matrix_full.extra_bytes`).
+    `extra` comes on top (`extra_bytes` of `matrix_full.py` and `near_small.py`).
     """
     lanes = VECTOR_BYTES // size
     return (
