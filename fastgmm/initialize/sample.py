@@ -57,7 +57,8 @@ class RowSample:
     Attributes
     ----------
     z : ndarray (n, D), float32 or float64
-        C-contiguous, in the precision of the data, or float64 where float32 could not tell the rows apart.
+        C-contiguous, in the precision of the data, or float64 where float32 could not tell the rows apart or nobody
+        looked whether it could.
     weight : ndarray (n,) float64, or None
         All > 0.
     origin : ndarray (D,) float64
@@ -138,7 +139,7 @@ def draw_sample(
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
         z = (x - origin) * (1.0 / unit)
     return RowSample(
-        z=z if x.dtype == z.dtype or _wide(z) else z.astype(x.dtype),
+        z=z if spread_only or x.dtype == z.dtype or _wide(z) else z.astype(x.dtype),  # for few rows a look costs more
         weight=weight,
         origin=origin,
         unit=unit,
