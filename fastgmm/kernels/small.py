@@ -161,9 +161,6 @@ def make_block(d: int) -> Any:
         means, factors, log_norm = parameters(table, tag)
         cut = pointer(table[a.CUT], tag)
         weighted = table[a.WEIGHTS] != 0 and (mode == a.FIT or mode == a.EVALUATE or mode == a.ASSIGN)
-        if not weighted:
-            for i in range(TILE):
-                ws.weight[i] = 1.0
         near, centre = table[a.COMMON] != 0, pointer(table[a.COMMON], tag)
         sparse = True  # whether exponentials look for panels without a row of a component; the results are the same
         # float64 whatever the rows are: `extra`, which is last in the workspace
@@ -180,7 +177,7 @@ def make_block(d: int) -> Any:
                     ws.rows[i] = rows[i] if i < count * d else rows[(count - 1) * d + i % d]
                 rows = ws.rows
             deinterleave(rows, total, ws.panels)
-            if weighted or count < total:
+            if weighted or count < total or start == begin:  # else all are 1 still
                 load_weights(table, start, count, total, ws.weight)
             following = at(given, (start + TILE) * d)
             out = at(float64_pointer(table[a.OUT]), start) if mode == a.SCORE else ws.logs
@@ -188,7 +185,7 @@ def make_block(d: int) -> Any:
                 near_density(ws.panels, total, centre, means, factors, log_norm, k, ws.resp, ws.values, out, following)
             else:
                 density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out, following)
-            if near and (start - begin) % PROBED == 0:  # far ones, and images, have rows of few components together
+            if near and (start - begin) % PROBED == 0:  # in an image, say, rows of few components lie together
                 softmax.live_components(ws.resp, ws.values, cut, k, TILE, ws.found)
                 sparse = 2 * ws.found[0] <= k
             if mode == a.SCORE:
