@@ -17,13 +17,13 @@ of the cache. Moments are packed as `micro.rank_update` packs them.
 from __future__ import annotations
 
 from fastgmm.kernels.micro import BLOCKS, V, add_to, for_vector_groups, keep_sum
-from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro_apart
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it
 STEPS = 2  # of the products' loops in a row: what counts and compares stays beside the multiply-adds
 
 
-@micro
+@micro_apart
 def column_panels(e: Emitter, rows: Value, count: Value, padded: Value, step: Value, out: Value) -> None:
     """out[j / L, t, j % L] = rows[t, j]."""
     with e.loop(0, padded, e.lanes) as j:
@@ -32,7 +32,7 @@ def column_panels(e: Emitter, rows: Value, count: Value, padded: Value, step: Va
             e.store(e.load(rows, e.add(e.times(t, padded), j)), target, e.times(t, e.lanes))
 
 
-@micro
+@micro_apart
 def picked_panels(e: Emitter, rows: Value, live: Value, count: Value, padded: Value, step: Value, out: Value) -> None:
     """out[j / L, i, j % L] = rows[live[i], j]; `live` (int32) holds `count` numbers of rows."""
     with e.loop(0, padded, e.lanes) as j:
@@ -42,7 +42,7 @@ def picked_panels(e: Emitter, rows: Value, live: Value, count: Value, padded: Va
             e.store(e.load(rows, e.add(e.times(t, padded), j)), target, e.times(i, e.lanes))
 
 
-@micro
+@micro_apart
 def gram(
     e: Emitter,
     resp: Value,

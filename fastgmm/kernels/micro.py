@@ -21,7 +21,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro_apart
 
 V = 3
 BLOCKS = (8, 4, 2, 1)
@@ -98,7 +98,7 @@ def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value
     for_row_blocks(e, n, block)
 
 
-@micro
+@micro_apart
 def triangular_density(
     e: Emitter,
     panels: Value,
@@ -127,7 +127,7 @@ def triangular_density(
             e.store(value, out, e.add(e.times(p, width), v * e.lanes))
 
 
-@micro
+@micro_apart
 def whiten(
     e: Emitter, panels: Value, count: Value, mean: Value, factor: Value, work: Value, n: Value, out: Value
 ) -> None:
@@ -226,7 +226,7 @@ def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: V
     over_pairs(e, panel, n, k, term, use)
 
 
-@micro
+@micro_apart
 def diagonal_density(
     e: Emitter,
     panels: Value,
@@ -252,7 +252,7 @@ def diagonal_density(
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, scales, n, k, use)
 
 
-@micro
+@micro_apart
 def scalar_density(
     e: Emitter,
     panels: Value,
@@ -286,7 +286,7 @@ def scalar_density(
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, None, n, k, use)
 
 
-@micro
+@micro_apart
 def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, moments: Value) -> None:
     """moments += sum over rows of z z', lower triangle only; `moments` is float64, rows lie `stride` elements apart.
 
@@ -361,7 +361,7 @@ def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4) 
         q //= 2
 
 
-@micro
+@micro_apart
 def gather(
     e: Emitter,
     rows: Value,
@@ -401,7 +401,7 @@ def gather(
     for_column_groups(e, padded, group)
 
 
-@micro
+@micro_apart
 def diagonal_moments(
     e: Emitter,
     rows: Value,

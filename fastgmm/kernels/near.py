@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, numbered, over_pairs
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro, micro_apart
+from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro_apart
 
 LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
 
@@ -35,7 +35,7 @@ def square_norms(e: Emitter, panels: Value, count: Value, n: Value, out: Value) 
             e.store(value, out, e.add(e.times(p, width), v * e.lanes))
 
 
-@micro
+@micro_apart
 def shifted_density(
     e: Emitter,
     panels: Value,

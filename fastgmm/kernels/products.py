@@ -22,7 +22,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
-from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
@@ -36,7 +36,7 @@ def extended_length(n, lanes):  # type: ignore[no-untyped-def]  # also Numba cod
     return ((length + lanes - 1) // lanes | 1) * lanes  # and what the last vector has beyond
 
 
-@micro
+@micro_apart
 def extend_rows(
     e: Emitter, rows: Value, roots: Value, count: Value, n: Value, padded: Value, out: Value, length: Value
 ) -> None:
@@ -57,7 +57,7 @@ def extend_rows(
                 e.store(e.mul(e.load(row, j), root), target, e.add(e.add(start, j), e.lanes))
 
 
-@micro
+@micro_apart
 def component_weights(
     e: Emitter, resp: Value, scale: Value, count: Value, k: Value, stride: Value, weights: Value
 ) -> None:
@@ -78,7 +78,7 @@ def component_weights(
         e.store(e.sqrt(e.load(scale, t)), scale, t)
 
 
-@micro
+@micro_apart
 def product_moments(
     e: Emitter,
     resp: Value,

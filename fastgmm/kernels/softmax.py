@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.simd import DOUBLE, I1, I64, Emitter, Value, micro
+from fastgmm.kernels.simd import DOUBLE, I1, I64, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 LN2 = math.log(2.0)
@@ -69,7 +69,7 @@ def add_lost(wide: Emitter, bad: Value, sums: Value) -> None:
 def make_softmax(*, roots: bool) -> Any:
     """`softmax` as it is described below; with `roots` it leaves the square roots of what it describes."""
 
-    @micro
+    @micro_apart
     def softmax(
         e: Emitter,
         resp: Value,
@@ -151,7 +151,7 @@ softmax_roots = make_softmax(roots=True)
 def make_exponentials(*, skips: bool) -> Any:
     """`exponentials` as it is described below; with `skips` a panel is passed over where a component has none."""
 
-    @micro
+    @micro_apart
     def exponentials(
         e: Emitter, resp: Value, tops: Value, cut: Value, count: Value, k: Value, stride: Value, totals: Value
     ) -> None:
@@ -185,7 +185,7 @@ exponentials = make_exponentials(skips=True)
 all_exponentials = make_exponentials(skips=False)  # faster where hardly a panel would be passed over
 
 
-@micro
+@micro_apart
 def live_components(e: Emitter, resp: Value, tops: Value, cut: Value, k: Value, stride: Value, found: Value) -> None:
     """found[0] (int64) = the number of components that have a row of the first panel: l - m >= cut[component]."""
     largest = [usable_top(e, e.load(tops, v * e.lanes)) for v in range(V)]
@@ -198,13 +198,13 @@ def live_components(e: Emitter, resp: Value, tops: Value, cut: Value, k: Value, 
     e.builder.store(e.get(alive), found)
 
 
-@micro
+@micro_apart
 def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value) -> None:
     """What `softmax` says of scale, logs and sums, from tops[row] and, in scale[row], the row's sum of `resp`."""
     finish_rows(e, tops, weight, scale, count, logs, sums, roots=False)
 
 
-@micro
+@micro_apart
 def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: Value) -> None:
     """What `row_scales` does for rows that all weigh 1, but no logs, for whole panels.
 
@@ -244,7 +244,7 @@ def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: 
     e.builder.store(weight, wide.at(sums, 3))
 
 
-@micro
+@micro_apart
 def row_tops(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, tops: Value) -> None:
     """tops[row] = the largest of resp[component, row], -inf where all are or are no number; whole panels."""
     with e.loop(0, count, V * e.lanes) as t:
@@ -260,7 +260,7 @@ def row_tops(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, top
 def make_sum_exponentials(*, skips: bool) -> Any:
     """`sum_exponentials` as it is described below; `skips` as for `make_exponentials`."""
 
-    @micro
+    @micro_apart
     def sum_exponentials(
         e: Emitter, resp: Value, tops: Value, count: Value, k: Value, stride: Value, digits: Value, totals: Value
     ) -> None:
@@ -292,7 +292,7 @@ sum_exponentials = make_sum_exponentials(skips=True)
 sum_all_exponentials = make_sum_exponentials(skips=False)
 
 
-@micro
+@micro_apart
 def row_logs(
     e: Emitter, tops: Value, totals: Value, weight: Value, count: Value, more: Value, out: Value, sums: Value
 ) -> None:
