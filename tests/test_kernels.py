@@ -115,7 +115,7 @@ def kernels_of(module):
 
 def test_every_kernel_has_a_twin():
     names = kernels_of(micro) | kernels_of(gram) | kernels_of(near) | kernels_of(products)
-    names |= kernels_of(entry) | kernels_of(tile) | kernels_of(softmax)
+    names |= kernels_of(entry) | kernels_of(tile) | kernels_of(softmax) | kernels_of(normalise)
     names |= kernels_of(matrix)
     makers = {**vars(small), **vars(near_small)}
     names |= {n for n, v in makers.items() if inspect.isfunction(v) and n.startswith("make_")} - {"make_block"}

@@ -239,6 +239,24 @@ def test_rows_of_weight_zero_are_as_good_as_absent(kind):
 
 
 @types
+@pytest.mark.parametrize("d", [1, 2, 4, 9])
+@dtypes
+def test_weights_that_are_alike_are_as_good_as_none(kind, d, dtype):
+    """Ones give the bits of no weights, rows of weight 0 between them change nothing, fours make sums fourfold."""
+    x, _, density = problem(kind, d, dtype, n=5000)
+    usual = all_passes(as_rows(x), density, kind)
+    assert all_passes(as_rows(x, np.ones(5000)), density, kind) == usual
+    gaps = np.sort(np.random.default_rng(3).integers(0, 5000, 300))
+    more, weight = np.insert(x, gaps, 7.0, axis=0), np.insert(np.ones(5000), gaps, 0.0)
+    assert all_passes(as_rows(more, weight), density, kind)["fit"] == usual["fit"]
+    scatter = covariance.family(kind).scatter
+    one, four = (passes.Accumulator(as_rows(x, np.full(5000, w)), scatter)(density) for w in (1.0, 4.0))
+    for name in ("log_likelihood", "log_map", "total_weight", "weight", "scatter"):
+        np.testing.assert_array_equal(4.0 * np.asarray(getattr(one, name)), getattr(four, name))
+    np.testing.assert_array_equal(one.mean, four.mean)
+
+
+@types
 @pytest.mark.parametrize("d", [2, 4, 9, 50])
 @dtypes
 def test_the_values_of_a_row_do_not_depend_on_the_rows_around_it(kind, d, dtype):

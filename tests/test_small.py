@@ -106,7 +106,9 @@ def test_softmax_of_every_panel(k, dtype):
         for mine, other in zip(*results, strict=True):
             np.testing.assert_array_equal(mine, other)
         scale, sums = results[0][1], rng.normal(size=4)
-        compare(softmax.equal_row_scales, softmax_twins.equal_row_scales, tops, scale, count, sums)
+        for weight in (1.0, 0.3, 0.0):
+            given = np.full(count, weight)
+            compare(softmax.equal_row_scales, softmax_twins.equal_row_scales, tops, given, scale, count, sums)
 
 
 # -- passes ------------------------------------------------------------------------------------------------------------

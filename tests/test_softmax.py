@@ -3,6 +3,7 @@
 import math
 from decimal import Context, Decimal
 
+import numba
 import numpy as np
 import pytest
 
@@ -202,3 +203,20 @@ def test_log_and_inverse_in_ulps():
     some = x != 1.0
     assert ulps(logs[some], x[some], lambda v: v.ln(CONTEXT)) <= 5.0
     assert ulps(inverses, x, lambda v: CONTEXT.divide(1, v)) <= 2.0
+
+
+def test_kernels_of_one_factory_are_told_apart_in_one_caller():
+    """They have one name in Python; compiled as functions of their own, one must not stand for the other."""
+    n, k = 192, 3
+    joint = np.random.default_rng(8).normal(size=(k, n))
+
+    @numba.njit
+    def both(first, second, cut, weight, scale, logs, sums, found, groups):
+        softmax.softmax(first, cut, weight, scale, n, k, n, logs, sums, found, groups)
+        softmax.softmax_roots(second, cut, weight, scale, n, k, n, logs, sums, found, groups)
+
+    plain, roots = joint.copy(), joint.copy()
+    found, groups = np.zeros(1, np.int64), np.zeros(k, np.int64)
+    both(plain, roots, np.full(k, -40.0), np.ones(n), np.zeros(n), np.zeros(n), np.zeros(4), found, groups)
+    np.testing.assert_allclose(roots**2, plain, rtol=1e-14)
+    assert not np.array_equal(plain, roots)

@@ -24,9 +24,9 @@ from fastgmm.typing import Float64Array, FloatArray, IntArray
 MAX_ROWS = 1 << 16
 """Rows of the part, unless `MAX_BYTES` or `ROWS_PER_COMPONENT` say otherwise."""
 
-SPREAD_ROWS = 1 << 12
-"""Rows of the part where only the spread of the data is asked for: enough for a variance to two percent, and for a
-feature that is seldom not 0 not to look constant. Four times as many took a twentieth of a short fit."""
+SPREAD_ROWS, SPREAD_NUMBERS, LEAST_SPREAD_ROWS = 1 << 14, 1 << 19, 1 << 12
+"""Rows of the part where only the spread of the data is asked for, and numbers in it, but so many rows at least: enough
+for a variance to one or two percent, and for a feature that is seldom not 0 not to look constant."""
 
 MAX_BYTES = 1 << 24
 """Bytes of the part in float64, unless `ROWS_PER_COMPONENT` asks for more."""
@@ -120,7 +120,7 @@ def draw_sample(
     """
     limit = max(min(MAX_ROWS, MAX_BYTES // (8 * rows.n_features)), ROWS_PER_COMPONENT * n_components)
     if spread_only:
-        limit = min(limit, SPREAD_ROWS)
+        limit = min(limit, SPREAD_ROWS, max(SPREAD_NUMBERS // rows.n_features, LEAST_SPREAD_ROWS))
     if rows.n_rows <= limit:
         x, weight = (_all if whole is None else whole)(rows)
     else:

@@ -3,7 +3,7 @@
 With u = x - c a density begins with the constant -W (mu - c) instead of a centred row. Moments are sums of
 responsibilities times what a row has for all components: s, s u_j and s u_i u_j, with s what turns a row's
 exponentials into responsibilities. So they are a small product of matrices (K, rows) (rows, moments), with lanes over
-samples: Q components times up to M moments stay in registers. Each lane has its own sum until the block is done
+samples: q components times up to M moments stay in registers. Each lane has its own sum until the block is done
 (`fold_lanes`), float64 from tile to tile. `programs.py` says how near is near enough; the plain twins are in
 `small_twins.py`.
 """

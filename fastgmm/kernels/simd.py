@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -392,6 +393,7 @@ def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
     them that holds floats sets the emitter's. The instructions become part of the caller or, with `apart`, a function
     of their own, whose registers nothing around it takes, and which several calls share.
     """
+    name = f"{emit.__module__}.{emit.__qualname__}.{next(_numbers)}"  # two closures of one factory differ
 
     @intrinsic
     def function(typingctx: Any, *argtypes: Any) -> Any:
@@ -411,7 +413,7 @@ def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
                     values.append(value)
             permutes = "+avx512f" in getattr(context.codegen(), "_tm_features", "")
             if apart:
-                builder.call(_function(builder.module, emit, values, real, permutes=permutes), values)
+                builder.call(_function(builder.module, emit, name, values, real, permutes=permutes), values)
             else:
                 emit(Emitter(builder, real, permutes=permutes), *values)
             return context.get_dummy_value()
@@ -423,15 +425,17 @@ def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
     return function
 
 
+_numbers = itertools.count()
+
+
 def _function(
-    module: ir.Module, emit: Callable[..., None], values: Sequence[Value], real: ir.Type, *, permutes: bool
+    module: ir.Module, emit: Callable[..., None], name: str, values: Sequence[Value], real: ir.Type, *, permutes: bool
 ) -> ir.Function:
     """A micro-kernel as a function of the module, written there once for each list of types."""
     kinds = [value.type for value in values]
-    name = ".".join([emit.__module__, emit.__qualname__, *(str(kind).replace("*", "_") for kind in kinds)])
-    known = module.globals.get(name)
-    if known is not None:
-        return known
+    name = ".".join([name, *(str(kind).replace("*", "_") for kind in kinds)])
+    if name in module.globals:
+        return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
@@ -441,5 +445,4 @@ def _function(
     return function
 
 
-micro_apart = functools.partial(micro, apart=True)
-"""`micro` for kernels that fill all registers: around them, others' values would be kept on the stack."""
+micro_apart = functools.partial(micro, apart=True)  # for long loops: what is around them takes no registers from them

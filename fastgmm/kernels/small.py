@@ -22,6 +22,7 @@ from fastgmm.kernels.workspace import (
     NEGLIGIBLE_DIGITS_SINGLE,
     begin_block,
     finish_labels,
+    helper,
     load_weights,
     parameters,
     workspace,
@@ -143,6 +144,15 @@ def make_moments(d: int) -> Any:
     return moments
 
 
+@helper
+def alike(weight, count):  # type: ignore[no-untyped-def]  # Numba code
+    """Whether rows weigh the same."""
+    same = True
+    for i in range(1, count):
+        same = same and weight[i] == weight[0]
+    return same
+
+
 @functools.cache
 def make_block(d: int) -> Any:
     """The body of the pass for `d` features."""
@@ -165,7 +175,7 @@ def make_block(d: int) -> Any:
         sparse = True  # whether exponentials look for panels without a row of a component; the results are the same
         # float64 whatever the rows are: `extra`, which is last in the workspace
         sums = float64_pointer(table[a.SCRATCH] + (worker + 1) * table[a.SCRATCH_BYTES] - table[a.EXTRA])
-        if near:
+        if near and mode == a.FIT:
             for i in range(k * moments_a_row * near_small.WIDTH):
                 sums[i] = 0.0
         for start in range(begin, end, TILE):
@@ -208,8 +218,9 @@ def make_block(d: int) -> Any:
                     softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
                 else:
                     softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                if mode != a.PROBABILITY and count == total and not weighted:  # a row's own must not hang on others
-                    softmax.equal_row_scales(ws.values, ws.scale, total, slot)
+                # a row's own probabilities must not hang on others, and weights of 1 be as good as none
+                if mode != a.PROBABILITY and count == total and (not weighted or alike(ws.weight, total)):
+                    softmax.equal_row_scales(ws.values, ws.weight, ws.scale, total, slot)
                 else:
                     softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
             if mode == a.PROBABILITY:
@@ -235,7 +246,7 @@ def make_block(d: int) -> Any:
                     at(slot, table[a.FIRST] + c * padded),
                     at(slot, table[a.SECOND] + c * triangle),
                 )
-        if near and (mode == a.FIT or mode == a.ASSIGN):
+        if near and mode == a.FIT:
             weight, first, second = at(slot, a.WEIGHT), at(slot, table[a.FIRST]), at(slot, table[a.SECOND])
             fold_lanes(sums, k, weight, first, padded, second)
 

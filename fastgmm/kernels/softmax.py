@@ -205,15 +205,15 @@ def row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Valu
 
 
 @micro_apart
-def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: Value) -> None:
-    """What `row_scales` does for rows that all weigh 1, but no logs, for whole panels.
+def equal_row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, sums: Value) -> None:
+    """What `row_scales` does for rows that all weigh weight[0] (float64), but no logs, for whole panels.
 
     Of every eighth row of a panel one logarithm and one reciprocal are taken, those of the product of their sums: there
     are at most six, and each is at least 1 and at most the number of components.
     """
     wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
     likelihood, certainty = (wide.variable(wide.zero()) for _ in range(2))
-    lost = e.variable(e.index(0))
+    lost, w = e.variable(e.index(0)), wide.broadcast(weight)
     with e.loop(0, count, V * e.lanes) as t:
         rows = [e.add(t, v * e.lanes) for v in range(V)]
         top, total = ([e.variable(e.load(source, row)) for row in rows] for source in (tops, scale))
@@ -227,8 +227,10 @@ def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: 
         s, m = ([part for value in values for part in e.widen(e.get(value))] for values in (total, top))
         products = list(itertools.accumulate(s, wide.mul))
         log, inverse = wide.log_and_inverse(products[-1])
-        wide.set(likelihood, wide.plus(wide.get(likelihood), wide.plus(functools.reduce(wide.plus, m), log)))
-        wide.set(certainty, wide.minus(wide.get(certainty), log))
+        density = wide.plus(functools.reduce(wide.plus, m), log)
+        wide.set(likelihood, wide.fma(w, density, wide.get(likelihood)))
+        wide.set(certainty, wide.minus(wide.get(certainty), wide.mul(w, log)))
+        inverse = wide.mul(inverse, w)
         for i in reversed(range(len(s))):  # `inverse` is that of products[i]
             value = wide.mul(inverse, products[i - 1]) if i else inverse
             inverse = wide.mul(inverse, s[i])
@@ -239,9 +241,11 @@ def equal_row_scales(e: Emitter, tops: Value, scale: Value, count: Value, sums: 
                 e.store(e.select(mask, e.zero(), e.load(scale, row)), scale, row)
     for i, value in ((0, wide.get(likelihood)), (1, wide.get(certainty))):
         add_total(wide, value, sums, e.index(i))
-    add_lost(wide, e.get(lost), sums)
-    weight = e.builder.fadd(wide.scalar(sums, 3), e.builder.sitofp(count, DOUBLE))
-    e.builder.store(weight, wide.at(sums, 3))
+    one = wide.scalar(weight)
+    weighs = e.builder.fcmp_ordered(">", one, ir.Constant(DOUBLE, 0.0))
+    add_lost(wide, e.builder.select(weighs, e.get(lost), e.index(0)), sums)
+    together = e.builder.fmul(one, e.builder.sitofp(count, DOUBLE))
+    e.builder.store(e.builder.fadd(wide.scalar(sums, 3), together), wide.at(sums, 3))
 
 
 @micro_apart

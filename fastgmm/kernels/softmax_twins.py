@@ -121,9 +121,9 @@ def live_components(resp: Array, tops: Array, cut: Array, k: int, stride: int, f
     found.reshape(-1)[0] = (below >= cut.reshape(-1)[:k, None]).any(axis=1).sum()
 
 
-def equal_row_scales(tops: Array, scale: Array, count: int, sums: Array) -> None:
-    """`row_scales` for rows of weight 1, without logs."""
-    row_scales(tops, np.ones(count), scale, count, np.empty(count), sums)
+def equal_row_scales(tops: Array, weight: Array, scale: Array, count: int, sums: Array) -> None:
+    """`row_scales` for rows of one weight, without logs."""
+    row_scales(tops, np.full(count, weight[0]), scale, count, np.empty(count), sums)
 
 
 def row_tops(resp: Array, count: int, k: int, stride: int, tops: Array) -> None:
