@@ -36,8 +36,8 @@ def _outer_full(c: Float64Array, d: Float64Array) -> Float64Array:
 
 
 def _outer_pooled(c: Float64Array, d: Float64Array) -> Float64Array:
-    result: Float64Array = (c[:, None] * d).T @ d
-    return 0.5 * (result + result.T)
+    half: Float64Array = 0.5 * ((c[:, None] * d).T @ d)  # halves first: their sum overflows only if the result does
+    return half + half.T
 
 
 def _outer_diag(c: Float64Array, d: Float64Array) -> Float64Array:

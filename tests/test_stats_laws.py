@@ -176,6 +176,12 @@ def test_outer_is_the_sum_of_outer_products(kind):
     assert scatter_shape(kind, 3, 4) == expected.shape
 
 
+def test_pooled_squares_near_the_largest_number():
+    """The result is made symmetric without a sum that overflows where the result does not."""
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(OUTER["pooled"](np.ones(1), np.array([[1.3e154, 1.0]]))[0], [1.3e154**2, 1.3e154])
+
+
 def test_different_kinds_or_shapes_do_not_merge():
     a = SufficientStatistics.zeros("full", 2, 3)
     for b in (
