@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fastgmm.data import ArrayRows, Rows, name_bad_value
 from fastgmm.errors import InvalidDataError
-from fastgmm.typing import Float64Array, FloatArray, IntArray
+from fastgmm.typing import Array, Float64Array, FloatArray, IntArray
 
 MAX_ROWS = 1 << 16
 """Rows of the part, unless `MAX_BYTES` or `ROWS_PER_COMPONENT` say otherwise."""
@@ -45,6 +45,9 @@ CROWD_ROWS = 1 << 10
 
 Weighted = tuple[FloatArray, Float64Array | None]
 """Rows, and their weights if they have any."""
+
+NARROW = 8
+"""Up to so many features, arithmetic goes by columns: NumPy works along rows, and theirs are short."""
 
 _PIECE = 1 << 16
 """Values converted to float64 at a time when moments of the part are taken."""
@@ -137,7 +140,8 @@ def draw_sample(
                 _raise_out_of_range(x[:, small], "close together", weighted=rows.weighted)
         # Halves of exponents, since the power of two of a variance may be odd.
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
-        z = (x - origin) * (1.0 / unit)
+        z = _differences(x, origin)
+        z *= 1.0 / unit
     return RowSample(
         z=z if spread_only or x.dtype == z.dtype or _wide(z) else z.astype(x.dtype),  # for few rows a look costs more
         weight=weight,
@@ -191,7 +195,7 @@ def _stratified(
         assert drawn is not None
         return x, None if drawn.max() == 1.0 else drawn
     parts: list[FloatArray] = []
-    counts: list[Float64Array] = []
+    counts: list[Float64Array | None] = []
     before = 0.0
     used = 0
     for _, x, weight in rows.blocks(1):
@@ -206,16 +210,32 @@ def _stratified(
             last = int(np.searchsorted(targets, after))
             index = np.searchsorted(edges, targets[used:last], side="right")
         before, used = after, last
-        index = np.minimum(index, x.shape[0] - 1)
-        if (index[1:] > index[:-1]).all():  # as unweighted rows always are, but for a rounding
-            count = np.ones(index.shape[0])
-        else:
+        np.minimum(index, x.shape[0] - 1, out=index)
+        count = None
+        if not (index[1:] > index[:-1]).all():  # as those of unweighted rows are, but for a rounding
             index, repeats = np.unique(index, return_counts=True)
             count = repeats.astype(np.float64)
-        parts.append(x[index])
+        parts.append(x.take(index, axis=0, mode="clip"))  # faster than an index in brackets, for short rows
         counts.append(count)
-    drawn = np.concatenate(counts)
-    return np.concatenate(parts), None if drawn.max() == 1.0 else drawn
+    x = _joined(parts)
+    if all(count is None for count in counts):
+        return x, None
+    drawn = _joined([np.ones(len(part)) if n is None else n for part, n in zip(parts, counts, strict=True)])
+    return x, None if drawn.max() == 1.0 else drawn
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _differences(x: FloatArray, point: Float64Array) -> Float64Array:
+    """Rows about a point (D,), in float64 and C order."""
+    if x.shape[1] > NARROW:
+        return np.asarray(x - point, np.float64)
+    result = np.empty(x.shape)
+    for j, value in enumerate(point):
+        np.subtract(x[:, j], value, out=result[:, j])
+    return result
 
 
 def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, Float64Array]:
@@ -223,24 +243,29 @@ def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, 
     n, n_features = x.shape
     size = max(_PIECE // n_features, 1)
     first = x[0].astype(np.float64)
-    d = x[:size] - first
+    order: Literal["C", "F"] = "C" if n_features <= NARROW else "F"
+
+    def differences(start: int) -> Float64Array:  # (D, n): features, where they are few, each in one run
+        return np.asarray(np.subtract(x[start : start + size].T, first[:, None], order=order))
+
+    d = differences(0)
     total = float(n) if weight is None else float(weight.sum())
     shift = np.zeros(n_features)
     for start in range(0, n, size):
         if start:
-            d = x[start : start + size] - first
-        shift += d.sum(axis=0) if weight is None else np.einsum("i,ij->j", weight[start : start + size], d)
+            d = differences(start)
+        shift += d.sum(axis=1) if weight is None else np.einsum("j,ij->i", weight[start : start + size], d)
     shift /= total
     variance = np.zeros(n_features)
     for start in range(0, n, size):
         if n > size:
-            d = x[start : start + size] - first
-        d -= shift
+            d = differences(start)
+        d -= shift[:, None]
         # einsum and not a matrix product: its sums do not depend on the number of threads.
         if weight is None:
-            variance += np.einsum("ij,ij->j", d, d)
+            variance += np.einsum("ij,ij->i", d, d)
         else:
-            variance += np.einsum("i,ij,ij->j", weight[start : start + size], d, d)
+            variance += np.einsum("j,ij,ij->i", weight[start : start + size], d, d)
     return first + shift, variance / total
 
 
