@@ -130,7 +130,7 @@ class Partial:
                 f"{self.end - 1}. Merge the missing pieces first"
             )
             raise IncompatibleStatisticsError(msg)
-        return total(self._digits(), self.values.shape[1])
+        return total(self._digits())
 
     def _digits(self) -> list[Digit]:
         return [Digit(*place, values) for place, values in zip(self.places, self.values, strict=True)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +48,9 @@ Weighted = tuple[FloatArray, Float64Array | None]
 
 NARROW = 8
 """Up to so many features, arithmetic goes by columns: NumPy works along rows, and theirs are short."""
+
+OUTLYING = 2.0**8
+"""A first row this many variances from the mean, squared, is too far out for the rows to be taken about it."""
 
 _PIECE = 1 << 16
 """Values converted to float64 at a time when moments of the part are taken."""
@@ -129,7 +132,7 @@ def draw_sample(
     else:
         x, weight = _stratified(rows, limit, rng, pick)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        origin, variance = _moments(x, weight)
+        z, origin, variance = _centred(x, weight)
         largest = float(variance.max())
         if not math.isfinite(largest):
             name_bad_value(rows)
@@ -140,7 +143,6 @@ def draw_sample(
                 _raise_out_of_range(x[:, small], "close together", weighted=rows.weighted)
         # Halves of exponents, since the power of two of a variance may be odd.
         unit = 2.0 ** (math.frexp(largest)[1] // 2) if largest > 0.0 else 1.0
-        z = _differences(x, origin)
         z *= 1.0 / unit
     return RowSample(
         z=z if spread_only or x.dtype == z.dtype or _wide(z) else z.astype(x.dtype),  # for few rows a look costs more
@@ -228,45 +230,37 @@ def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _differences(x: FloatArray, point: Float64Array) -> Float64Array:
-    """Rows about a point (D,), in float64 and C order."""
-    if x.shape[1] > NARROW:
-        return np.asarray(x - point, np.float64)
-    result = np.empty(x.shape)
-    for j, value in enumerate(point):
-        np.subtract(x[:, j], value, out=result[:, j])
-    return result
+def _centred(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Return the rows about their mean (n, D), in C order, the mean and the variances (D,), all float64.
 
-
-def _moments(x: FloatArray, weight: Float64Array | None) -> tuple[Float64Array, Float64Array]:
-    """Return mean and variance of the columns, both (D,) float64; a constant column has variance 0 exactly."""
+    A constant column has variance 0 exactly.
+    """
     n, n_features = x.shape
     size = max(_PIECE // n_features, 1)
-    first = x[0].astype(np.float64)
-    order: Literal["C", "F"] = "C" if n_features <= NARROW else "F"
-
-    def differences(start: int) -> Float64Array:  # (D, n): features, where they are few, each in one run
-        return np.asarray(np.subtract(x[start : start + size].T, first[:, None], order=order))
-
-    d = differences(0)
+    first = x[0].astype(np.float64)[:, None]
+    # (D, n) in either case, but NumPy works along what is one run in memory: features, where they are few
+    d = np.empty((n_features, n)) if n_features <= NARROW else np.empty((n, n_features)).T
+    pieces = [slice(start, start + size) for start in range(0, n, size)]
     total = float(n) if weight is None else float(weight.sum())
     shift = np.zeros(n_features)
-    for start in range(0, n, size):
-        if start:
-            d = differences(start)
-        shift += d.sum(axis=1) if weight is None else np.einsum("j,ij->i", weight[start : start + size], d)
+    for some in pieces:
+        part = np.subtract(x[some].T, first, out=d[:, some])
+        shift += part.sum(axis=1) if weight is None else np.einsum("j,ij->i", weight[some], part)
     shift /= total
     variance = np.zeros(n_features)
-    for start in range(0, n, size):
-        if n > size:
-            d = differences(start)
-        d -= shift[:, None]
+    for some in pieces:
+        part = d[:, some]
+        part -= shift[:, None]
         # einsum and not a matrix product: its sums do not depend on the number of threads.
         if weight is None:
-            variance += np.einsum("ij,ij->i", d, d)
+            variance += np.einsum("ij,ij->i", part, part)
         else:
-            variance += np.einsum("j,ij,ij->i", weight[start : start + size], d, d)
-    return first + shift, variance / total
+            variance += np.einsum("j,ij,ij->i", weight[some], part, part)
+    variance /= total
+    origin = first[:, 0] + shift
+    if (shift * shift > OUTLYING * variance).any():  # the others are not exact about such a first row
+        np.subtract(x.T, origin[:, None], out=d)
+    return np.ascontiguousarray(d.T), origin, variance
 
 
 def _raise_out_of_range(x: FloatArray, how: str, *, weighted: bool) -> None:

@@ -231,7 +231,7 @@ def _run_parallel(address: int, where: int, items: int, workers: int) -> None:
     function = _launcher()
     _launched = True
     counter = np.zeros(16, np.int64)  # 128 bytes, so that the counter shares no cache line with anything written
-    function(address, where, items, workers, counter[8:].ctypes.data)
+    function(address, where, items, workers, ctypes.addressof(_byte.from_buffer(counter)) + 64)
 
 
 def _layer() -> str | None:

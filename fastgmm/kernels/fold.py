@@ -118,12 +118,10 @@ class Counter:
         return [*self._digits, *counter_digits(self._stack, self._length, self._unit, self._done)]
 
 
-def total(digits: list[Digit], length: int) -> npt.NDArray[np.float64]:
+def total(digits: list[Digit]) -> npt.NDArray[np.float64]:
     """The sum of the digits of the blocks from 0 on, the lowest level first; a copy."""
-    if len(digits) == 1 and digits[0].end == 1:
-        return piecewise(np.copy, digits[0].values)
-    result = np.zeros(length)
-    for digit in reversed(digits):
+    result = piecewise(np.copy, digits[-1].values)
+    for digit in digits[-2::-1]:
         for some in pieces(result):
             result[some] += digit.values[some]
     return result

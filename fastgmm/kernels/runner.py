@@ -40,7 +40,8 @@ SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it
 BLOCK_SECONDS = (3.5e-4, 1.2e-2)  # of a block, roughly: clearing and folding its partial takes microseconds at least,
 BLOCK_SECONDS_PER_BYTE = 2e-8  # and a fiftieth of this; longer blocks would be too few to share out evenly
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
-SEGMENT = 1 << 13  # elements that one task folds
+SEGMENT = 1 << 13  # elements that one task folds, at most
+FOLD_TOGETHER = 1 << 16  # numbers that are folded by several threads, however few elements they are sums of
 OPEN_MP = OpenMP()
 _BYTE: Any = ctypes.c_char
 CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
@@ -140,7 +141,7 @@ class Runner:
         out: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Run over all blocks of `rows`; return the folded partial, (slot_length,) or (WEIGHT,) without moments."""
-        return total(self.run_from(program, rows, mode, 0, out), partial_length(program, mode))
+        return total(self.run_from(program, rows, mode, 0, out))
 
     def run_from(
         self,
@@ -173,7 +174,11 @@ class Runner:
         def finish(wave: Wave) -> None:
             crew.finish(wave)
             threads = wave.threads if crew.ahead == 1 else 1  # the others are at work on the next wave
-            sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // SEGMENT), threads))
+            segment = SEGMENT
+            if threads > 1 and length * wave.blocks >= FOLD_TOGETHER:
+                segment = min(SEGMENT, _round8(-(-length // threads)))
+            wave.table[a.SEGMENT] = segment
+            sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // segment), threads))
 
         with self._crew(rows) as crew:
             ahead = crew.ahead if part_rows == block and self._n_slots >= crew.ahead * workers else 1
