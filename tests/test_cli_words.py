@@ -1,6 +1,7 @@
 """What the shell says, and in whose words."""
 
 import inspect
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -150,3 +151,19 @@ def test_bad_rows_of_many_files_are_placed(tmp_path, monkeypatch, capsys, kind, 
     assert main(["fit", "data", "-k", "2", "--columns", "1,3", "--weights", weight, how]) == 1
     place = " (line 79)" if kind == "csv" else ""
     assert f"the weight of row 78{place} of {path} is negative (-1.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+def test_many_files_go_by_the_name_of_the_whole(tmp_path, monkeypatch, capsys, how):
+    """Not by that of the first of them."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for part, rows in enumerate(np.array_split(load_faithful(), 3)):
+        np.save(f"data/{part}.npy", rows)
+    np.save("short.npy", np.ones(200))
+    for name in ("data", "data/*.npy"):
+        assert main(["fit", name, "-k", "2", "--json", how]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["data"], shown["n_rows"]) == (name, 272)
+        assert main(["fit", name, "-k", "2", "--weights", "short.npy", how]) == 1
+        assert f"short.npy has 200 weights, but {name} has 272 rows" in capsys.readouterr().err

@@ -45,7 +45,7 @@ class Data:
     names : tuple of str, or None
         Names of the D columns where the file has names.
     source : str
-        What messages call the file.
+        What messages and results call the file, the folder or the pattern.
     """
 
     x: FloatArray | StreamRows
@@ -134,7 +134,8 @@ def read_data(
         If a file cannot be read.
     """
     parts = open_table(name, header)
-    table = parts[0]
+    table = parts[0]  # its columns are those of all
+    whole = table.source if len(parts) == 1 else name
     weight_column = None
     if weights is not None and (weights in table.names or not Path(weights).exists()):
         weight_column = choose_columns(table, [weights])[0]
@@ -171,12 +172,12 @@ def read_data(
         # loaded, by the first pass; a choice of the user's stays.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         if given is not None:
-            _check_length(given, str(weights), rows.n_given, table.source)
+            _check_length(given, str(weights), rows.n_given, whole)
             rows = rows.with_weights(given)
-        return Data(rows, None, names, table.source)
+        return Data(rows, None, names, whole)
     x, w = rows.read_all()
     if not x.size:
-        msg = f"{table.source} has no rows of data."
+        msg = f"{whole} has no rows of data."
         raise InvalidDataError(msg)
     _check_finite(rows, x, chosen)
     if w is not None and weight_column is not None:
@@ -185,8 +186,8 @@ def read_data(
         totals.add(w)
         totals.check(rows.place)
     if given is not None:
-        _check_length(given, str(weights), len(x), table.source)
-    return Data(x, w if given is None else given, names, table.source)
+        _check_length(given, str(weights), len(x), whole)
+    return Data(x, w if given is None else given, names, whole)
 
 
 def available_memory() -> int:
