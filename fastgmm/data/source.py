@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -206,4 +207,9 @@ def _as_array(X: Any, name: str) -> Array:
     except (TypeError, ValueError) as error:
         msg = f"{name} must be an array-like of shape (n_samples, n_features): {error}"
         raise InvalidDataError(msg) from error
+    if array.ndim == 0 and array.dtype.kind == "O":  # NumPy made nothing of it
+        msg = f"{name} must be an array-like of shape (n_samples, n_features); got {type(X).__name__}"
+        if callable(X) or isinstance(X, Iterable):
+            msg += ". Pass a function that returns an iterator over blocks of rows to fastgmm.open_rows"
+        raise InvalidDataTypeError(msg)
     return array
