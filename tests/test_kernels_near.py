@@ -116,7 +116,7 @@ def test_extend_rows(d, dtype):
     roots = rng.uniform(size=TILE).astype(dtype)
     length = products.extended_length(d, lanes)
     reach = lanes + d + d // 2 + (0 if d % lanes == 0 else lanes - 1)
-    for count in (1, 24):
+    for count in (4, 24):
         out, mine = extended(rows, roots, d, count, length), np.full((count + 1, length), 7.0, dtype)
         compiled(products.extend_rows)((rows, roots, count, d, padded, mine, length))
         np.testing.assert_array_equal(mine[:count, :reach], out[:, :reach])
@@ -145,7 +145,7 @@ def test_component_weights(k, dtype):
 
 @dtypes
 @dimensions
-@pytest.mark.parametrize("k", [1, 2, 5, 8, 17])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 6, 8, 17])
 def test_product_moments(d, k, dtype):
     rng = rng_for(d, k)
     rows, _, lanes = some_rows(rng, d, dtype)

@@ -28,18 +28,21 @@ BLOCKS = (8, 4, 2, 1)
 Block = Callable[[int, Value], None]
 
 
-def for_row_blocks(e: Emitter, n: Value, body: Block, start: Any = 0) -> None:
+def for_row_blocks(e: Emitter, n: Value, body: Block, start: Any = None) -> None:
     """Run ``body(q, first)`` for rows 0..n-1 in blocks of 8 and, for the rest, of 4, 2 and 1 rows.
 
-    Of the blocks of 8 those before row `start` are left out.
+    Blocks before row `start`, with which one of them begins, are left out.
     """
     eights = e.builder.and_(n, e.index(-8))
-    with e.loop(start, eights, 8) as first:
+    with e.loop(0 if start is None else start, eights, 8) as first:
         body(8, first)
     done = eights
     for q in BLOCKS[1:]:
         bit = e.builder.and_(n, e.index(q))
-        with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
+        wanted = e.builder.icmp_unsigned("!=", bit, e.index(0))
+        if start is not None:
+            wanted = e.builder.and_(wanted, e.builder.icmp_signed(">=", done, start))
+        with e.when(wanted):
             body(q, done)
         done = e.add(done, bit)
 

@@ -19,6 +19,8 @@ right side for each. `layout.product_vectors` lists the pieces. The plain twins 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
@@ -27,6 +29,7 @@ from fastgmm.kernels.tile import add_total
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
 PIECE = 4  # numbers that describe a piece
+FORMING = BLOCKS[:2]  # blocks of components that may form products; there are fewer where nothing is shared
 
 
 def extended_length(n, lanes):  # type: ignore[no-untyped-def]  # also Numba code
@@ -42,19 +45,29 @@ def extend_rows(
 ) -> None:
     """out[t, i] = roots[t] for i < L and out[t, L + i] = roots[t] rows[t, i mod n], as far as pieces reach.
 
-    Rows of `out` lie `length` apart, from `extended_length`.
+    Rows of `out` lie `length` apart, from `extended_length`; `count` is a multiple of `UNROLL`.
     """
     rest = e.builder.and_(n, e.index(e.lanes - 1))
     whole = e.builder.icmp_signed("==", rest, e.index(0))
     end = e.add(e.add(n, e.builder.ashr(n, e.index(1))), e.builder.select(whole, e.index(0), e.index(e.lanes - 1)))
-    with e.loop(0, count) as t:
-        row, target, root = e.at(rows, e.times(t, padded)), e.at(out, e.times(t, length)), e.broadcast(roots, t)
-        e.store(root, target)
-        # in order: the next period overwrites what the last vector of the one before has beyond its end
-        with e.loop(0, end, n) as start:
-            left = e.builder.sub(end, start)
-            with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, padded), left, padded), e.lanes) as j:
-                e.store(e.mul(e.load(row, j), root), target, e.add(e.add(start, j), e.lanes))
+
+    def every_row(write: Callable[[Value, Value], None]) -> None:
+        """``write(t, root)`` for all rows, which is the innermost loop: a row has but a few vectors."""
+        with e.loop(0, count, UNROLL) as t:
+            for u in range(UNROLL):
+                write(e.add(t, u), e.broadcast(roots, e.add(t, u)))
+
+    every_row(lambda t, root: e.store(root, out, e.times(t, length)))
+    # in order: the next period overwrites what the last vector of the one before has beyond its end
+    with e.loop(0, end, n) as start:
+        left = e.builder.sub(end, start)
+        with e.loop(0, e.builder.select(e.builder.icmp_signed("<", left, padded), left, padded), e.lanes) as j:
+            source, target = e.at(rows, j), e.at(out, e.add(e.add(start, j), e.lanes))
+
+            def scaled(t: Value, root: Value, source: Value = source, target: Value = target) -> None:
+                e.store(e.mul(e.load(source, e.times(t, padded)), root), target, e.times(t, length))
+
+            every_row(scaled)
 
 
 @micro_apart
@@ -167,23 +180,27 @@ def product_moments(
             for v in range(nv):
                 keep_sum(e, e.get(s[r][v]), target, places[r][v])
 
+    forming = e.index(0)  # the first block's components, if they are enough
+    for q in reversed(FORMING):
+        forming = e.builder.select(e.builder.icmp_signed(">=", k, e.index(q)), e.index(q), forming)
     with e.loop(0, length, V) as c:
         rest = e.builder.sub(length, c)
         few = e.builder.select(e.builder.icmp_signed("<", rest, e.index(V)), rest, e.index(V))
         begin, end = (e.builder.load(e.at(vectors, v)) for v in (c, e.add(c, few)))
-        # with eight components at hand whose sums wait for nothing else, products are formed on the way
-        aside = e.builder.and_(
-            e.builder.icmp_signed("==", e.builder.sub(end, begin), e.index(V)),
-            e.builder.and_(
-                e.builder.icmp_signed(">=", rest, e.index(V)), e.builder.icmp_signed(">=", k, e.index(BLOCKS[0]))
-            ),
+        # with a block of components at hand whose sums wait for nothing else, products are formed on the way
+        alone = e.builder.icmp_signed("==", e.builder.sub(end, begin), e.index(V))
+        room = e.builder.and_(
+            e.builder.icmp_signed(">=", rest, e.index(V)), e.builder.icmp_signed(">", forming, e.index(0))
         )
+        aside = e.builder.and_(alone, room)
         with e.builder.if_else(aside) as (then, otherwise):
             with then:
-                block(BLOCKS[0], e.index(0), c, V, forms=True)
+                for q in FORMING:
+                    with e.when(e.builder.icmp_signed("==", e.index(q), forming)):
+                        block(q, e.index(0), c, V, forms=True)
             with otherwise, e.loop(begin, end) as piece:
                 form(piece)
-        done = e.builder.select(aside, e.index(BLOCKS[0]), e.index(0))
+        done = e.builder.select(aside, forming, e.index(0))
         for nv in range(1, V + 1):
 
             def sums(q: int, first: Value, c: Value = c, nv: int = nv) -> None:

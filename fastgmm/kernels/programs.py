@@ -35,10 +35,10 @@ FEW_PAIRS = 1 << 17
 """Pairs of row and component of a pass whose time does not pay for a look at whether components are near (`QUICK`)."""
 
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
-FEW_COMPONENTS, FEW_FEATURES = 4, 8
+FEW_COMPONENTS, FEW_FEATURES = 4, 16
 """From so many components on, and up to so many features, moments are taken from products that components share: with
-fewer components forming the products costs more than it saves, but later where a row does not fill a vector; with more
-features little of the triangle is padding."""
+fewer components forming the products costs more than it saves, but later where rows are short, so that much of a
+component's own triangle is padding; with more features little of it is."""
 
 MODERATE = 1e-12, 1e12
 """Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of
@@ -255,8 +255,7 @@ def _shared(k: int, d: int, size: int) -> int:
     """How components near one another share the work on moments; see `arguments.py`."""
     if d > PRODUCT_FEATURES:
         return a.BY_GRAM
-    few = d < VECTOR_BYTES // size and d <= FEW_FEATURES
-    return a.BY_PRODUCTS if k >= (FEW_COMPONENTS if few else PRODUCT_COMPONENTS) else 0
+    return a.BY_PRODUCTS if k >= (FEW_COMPONENTS if d <= FEW_FEATURES else PRODUCT_COMPONENTS) else 0
 
 
 def _moderate(factors: Float64) -> bool:

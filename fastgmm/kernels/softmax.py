@@ -120,17 +120,15 @@ def make_softmax(*, roots: bool) -> Any:
                 x = [e.minus(e.load(resp, place), m) for place, m in zip(places, largest, strict=True)]
                 live = [e.compare(">=", value, least) for value in x]
                 values = [e.variable(e.zero()) for _ in rows]
-                anywhere = live[0]
-                for mask in live[1:]:
-                    anywhere = e.builder.or_(anywhere, mask)
-                with e.when(e.any(anywhere)):
-                    for mask in live:
-                        e.set(alive, e.add(e.get(alive), e.count(mask)))
+                marks = packed(e, live)
+                e.set(alive, e.add(e.get(alive), e.call("llvm.ctpop.i64", I64, [marks])))
+                anywhere = e.builder.icmp_unsigned("!=", marks, e.index(0))
+                with e.when(anywhere):
                     for value, mask, argument in zip(values, live, x, strict=True):
                         e.set(value, e.exp(argument, half=roots, where=mask))
                 first = e.builder.icmp_signed("==", t, e.index(0))
                 before = e.builder.select(first, e.index(0), e.builder.load(e.at(groups, c)))
-                bit = e.builder.shl(e.builder.zext(e.any(anywhere), I64), e.builder.udiv(t, e.index(V * e.lanes)))
+                bit = e.builder.shl(e.builder.zext(anywhere, I64), e.builder.udiv(t, e.index(V * e.lanes)))
                 e.builder.store(e.builder.or_(before, bit), e.at(groups, c))
                 for value, place, total in zip(values, places, totals, strict=True):
                     v = e.get(value)
@@ -325,6 +323,12 @@ def row_logs(
 def usable_top(e: Emitter, top: Value) -> Value:
     """The largest log-density of rows; 0 where there is none."""
     return e.select(e.compare(">", top, e.constant(LOWEST[e.size])), top, e.zero())
+
+
+def packed(e: Emitter, masks: list[Value]) -> Value:
+    """The lanes of V masks as the bits of one i64: their number and whether there are any then take one look."""
+    parts = [e.builder.zext(e.bits(mask), I64) for mask in masks]
+    return functools.reduce(e.builder.or_, [e.builder.shl(part, e.index(i * e.lanes)) for i, part in enumerate(parts)])
 
 
 def any_of(e: Emitter, masks: list[Value]) -> Value:
