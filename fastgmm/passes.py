@@ -376,9 +376,9 @@ def raise_lost(rows: RowSource) -> None:
         Otherwise.
     """
     raise_non_finite(rows)
+    far, remedy = ("1e150", "divide X by a constant") if rows.dtype == np.float64 else ("1e18", "pass X as float64")
     msg = (
         "X must hold rows whose distance from the components can be squared; got at least one row so far out (more "
-        "than 1e150 standard deviations) that its density is 0 for every component. Remove such rows or divide X by "
-        "a constant"
+        f"than {far} standard deviations) that its density is 0 for every component. Remove such rows, or {remedy}"
     )
     raise InvalidDataError(msg)

@@ -8,7 +8,7 @@ import pytest
 from fastgmm import covariance, passes
 from fastgmm.clusters import partition
 from fastgmm.data import as_rows
-from fastgmm.errors import NonFiniteDataError
+from fastgmm.errors import InvalidDataError, NonFiniteDataError
 from fastgmm.kernels import layout, near_small, programs, small, small_twins, softmax, softmax_twins
 from fastgmm.params import Params
 from tests import reference
@@ -204,4 +204,22 @@ def test_rows_without_a_density_are_counted_about_a_centre(dtype):
     np.testing.assert_allclose(proba, e.responsibilities, rtol=0.0, atol=1e-12 if dtype == np.float64 else 2e-4)
     x[3, 1], x[100, 0], x[401, 1] = np.nan, np.inf, -np.inf
     with pytest.raises(NonFiniteDataError, match=r"3\b"):
+        run(x, params)
+
+
+@pytest.mark.usefixtures("choosing")
+@pytest.mark.parametrize("kind", sorted(covariance.FAMILIES))
+def test_rows_too_far_out_for_single_precision_are_refused_with_what_helps(kind):
+    """As a fit does with a row that the sample for its start misses; 0 times an infinite square is no moment."""
+    params = make_params(kind, 3, 3)
+    x = make_rows(params, 500, dtype=np.float32)
+    x[7] = 1e30
+    with pytest.raises(InvalidDataError, match=r"more than 1e18 standard deviations.* pass X as float64"):
+        run(x, params)
+    stats = run(x.astype(float), params)
+    assert np.isfinite(stats.scatter).all()
+    assert np.isfinite(stats.log_likelihood)
+    x = x.astype(float)
+    x[7] = 1e200
+    with pytest.raises(InvalidDataError, match=r"more than 1e150 standard deviations.* divide X by a constant"):
         run(x, params)
