@@ -4,7 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from fastgmm.kernels import gram, layout, near, near_twins, products, tile, tile_twins, twins, workspace
+from fastgmm.kernels import arguments as a
+from fastgmm.kernels import gram, layout, near, near_tiles, near_twins, products, tile, tile_twins, twins, workspace
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import micro, micro_apart
 from tests.test_kernels import (
@@ -249,6 +250,26 @@ def test_gram_is_the_weighted_scatter(d, dtype):
     bound = (1e-13 if dtype == np.float64 else 2e-6) * TILE
     np.testing.assert_allclose(sums[:d], r @ u, atol=bound)
     np.testing.assert_allclose(layout.unpack_moments(packed, d, size)[0], (u * r[:, None]).T @ u, atol=bound)
+
+
+@pytest.mark.parametrize(("size", "panel"), [(8, 24), (4, 48)])
+def test_tiles_of_near_components_are_parts_that_a_cache_has_room_for(size, panel):
+    """The largest part that does not exceed its limit, in whole panels; a whole tile where none is small enough."""
+    table, found = a.table(), set()
+    table[a.SIZE] = size
+    for padded in (8, 64, 256):
+        for k in (1, 5, 40, 100, 300, 1000):
+            table[a.PADDED], table[a.N_COMPONENTS] = padded, k
+            rows = near_tiles.near_rows(table)
+            fit = [
+                part
+                for part, limit in zip((TILE, TILE // 2, TILE // 4), near_tiles.NEAR_BYTES, strict=True)
+                if part * (padded + k) * size <= limit
+            ]
+            assert rows == (fit[0] if fit else TILE)
+            assert rows % panel == 0
+            found.add(rows)
+    assert found == {TILE, TILE // 2, TILE // 4}
 
 
 @dtypes
