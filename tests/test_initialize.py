@@ -298,6 +298,27 @@ def test_sample_moments():
     assert (draw_sample(as_rows(constant), 1, np.random.default_rng(0)).variance == 0.0).all()
 
 
+@pytest.mark.parametrize("n_features", [2, 20])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("first", [0.0, 30.0, 1e6, 1e12])
+def test_a_sample_is_as_exact_wherever_its_first_row_lies(n_features, weighted, first):
+    """Rows are taken about the first one on the way to their mean; few features go by columns."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((80_000 // n_features, n_features))
+    x[0] += first
+    weight = rng.uniform(0.5, 2.0, len(x)) if weighted else None
+    sample = draw_sample(as_rows(x, weight), 2, rng)
+    assert sample.complete
+    mean = np.average(x, axis=0, weights=weight)
+    variance = np.average((x - mean) ** 2, axis=0, weights=weight)
+    np.testing.assert_allclose(sample.variance, variance, rtol=1e-12)
+    assert (np.abs(sample.origin - mean) <= 2e-12 * np.sqrt(variance)).all()
+    assert sample.z.flags.c_contiguous
+    from_origin = x - sample.origin
+    error = np.abs(sample.unit * sample.z - from_origin)
+    assert (error <= 64.0 * np.finfo(float).eps * (1.0 + np.abs(from_origin))).all()
+
+
 def test_values_no_start_can_be_made_from():
     rng = np.random.default_rng(0)
     with pytest.raises(NonFiniteDataError, match="row 3, column 1 is NaN"):
