@@ -69,6 +69,35 @@ def test_softmax_in_steps(k, dtype):
 
 
 @dtypes
+def test_one_row_of_a_panel_is_not_passed_over(dtype):
+    """Wherever in its panel the only row lies that a component has any part of."""
+    panel, k = width(dtype), 2
+    cut, weight = np.full(k, -20.0, dtype), np.ones(TILE)
+    for place in range(panel):
+        joint = np.zeros((k, TILE), dtype)
+        joint[1] = -1e4
+        joint[1, [place, 2 * panel - 1 - place]] = -3.0
+        expected = np.exp(joint.astype(float))
+        count = 2 * panel
+        for kernel, power in ((softmax.softmax, 1), (softmax.softmax_roots, 2)):
+            resp, scale, logs, sums = joint.copy(), np.zeros(TILE, dtype), np.zeros(TILE), np.zeros(4)
+            found, groups = np.zeros(1, np.int64), np.zeros(k, np.int64)
+            compiled(kernel)((resp, cut, weight, scale, count, k, TILE, logs, sums, found, groups))
+            np.testing.assert_allclose(resp[:, :count].astype(float) ** power, expected[:, :count], rtol=1e-6)
+            assert found[0] == count + 2
+            np.testing.assert_array_equal(groups, [3, 3])
+        resp, tops, totals, others = joint.copy(), np.zeros(TILE, dtype), np.zeros(TILE, dtype), np.zeros(TILE, dtype)
+        compiled(softmax.exponentials)((resp, tops, cut, count, k, TILE, totals))
+        compiled(softmax.sum_exponentials)((joint, tops, count, k, TILE, 25, others))
+        np.testing.assert_allclose(resp[:, :count], expected[:, :count], rtol=1e-6)
+        for sums_of in (totals, others):
+            np.testing.assert_allclose(sums_of[:count], expected[:, :count].sum(axis=0), rtol=1e-6)
+        live = np.zeros(1, np.int64)
+        compiled(softmax.live_components)((joint, tops, cut, k, TILE, live))
+        assert live[0] == k
+
+
+@dtypes
 @components
 def test_log_of_sums(k, dtype):
     """What a log-density needs: sums of exponentials without the smallest, and logarithms with a number more."""
