@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -159,8 +160,8 @@ class Accumulator:
         if moments:
             return self._statistics(total, top, *MOMENTS[density.kind, self.scatter](program, total, density))
         k, d = density.means.shape
-        zero = np.zeros(k), np.zeros((k, d)), np.zeros(scatter_shape(self.scatter, k, d))
-        return self._statistics(total, top, density.means, *zero)
+        nothing = np.broadcast_to(0.0, scatter_shape(self.scatter, k, d))  # takes no memory
+        return self._statistics(total, top, density.means, np.zeros(k), np.zeros((k, d)), lambda _c, _d: nothing)
 
     def _run(self, program: Program, mode: int) -> Float64Array:
         total = self._runner.run(program, self.rows, mode)
@@ -175,7 +176,7 @@ class Accumulator:
         reference: Float64Array,
         s0: Float64Array,
         s1: Float64Array,
-        s2: Float64Array,
+        s2: Float64Array | Callable[[Float64Array, Float64Array], Float64Array],
     ) -> SufficientStatistics:
         weight = float(total[a.TOTAL_WEIGHT])
         return SufficientStatistics.from_moments(

@@ -174,7 +174,7 @@ class SufficientStatistics:
         reference: Float64Array,
         s0: Float64Array,
         s1: Float64Array,
-        s2: Float64Array,
+        s2: Float64Array | Callable[[Float64Array, Float64Array], Float64Array],
         *,
         log_likelihood: float,
         log_map: float,
@@ -193,9 +193,10 @@ class SufficientStatistics:
             Sum of w r.
         s1 : ndarray (K, D)
             Sum of w r (x - m_k).
-        s2 : ndarray
+        s2 : ndarray or callable
             Sum of w r (x - m_k)(x - m_k)' in the kind's layout ("pooled": summed over the components, each about
-            its own reference). **Taken over and changed in place.**
+            its own reference). **Taken over and changed in place.** Or ``s2(c, d)``, which returns these sums less
+            sum_k c_k d_k d_k', for c (K,) and d (K, D).
         log_likelihood, log_map, total_weight, n_rows
             As the attributes.
 
@@ -211,7 +212,10 @@ class SufficientStatistics:
             shift = s1 / column
         else:
             shift = np.divide(s1, column, out=np.zeros(s1.shape), where=column > 0.0)
-        _subtract_outer(kind, s2, s0, shift)
+        if isinstance(s2, np.ndarray):
+            _subtract_outer(kind, s2, s0, shift)
+        else:
+            s2 = s2(s0, shift)
         weight = np.array(s0, dtype=np.float64)
         return cls(kind, weight, reference + shift, s2, log_likelihood, log_map, total_weight, n_rows)
 

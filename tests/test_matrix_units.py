@@ -11,7 +11,9 @@ from fastgmm import covariance, passes
 from fastgmm.data import as_rows
 from fastgmm.kernels import layout, matrix, matrix_twins, matrix_units, programs, twins
 from fastgmm.kernels.full import near_full_block
-from fastgmm.kernels.matrix_full import WEIGHTED, WORK, matrix_full_block, pack_factors, pack_shifts, split
+from fastgmm.kernels.matrix_full import WEIGHTED, WORK, matrix_full_block, pack_shifts
+from fastgmm.kernels.matrix_twins import split
+from fastgmm.kernels.pack import pack_tiles
 from tests.test_kernels import TILE, Guarded, compare, random_panels, random_triangles, rng_for
 
 SIDE, TERMS = matrix_units.SIDE, matrix_units.TERMS
@@ -67,7 +69,7 @@ def test_densities(d, count):
     columns = np.zeros((pairs, steps * matrix.PAIR * matrix_units.STEP_FLOATS), np.float32)
     compare(matrix.split_columns, matrix_twins.split_columns, panels, count, d, columns, exact=True)
     matrix_twins.split_columns(panels, count, d, columns)
-    factors, shifts = pack_factors(random_triangles(rng, k, d) / np.sqrt(d)), pack_shifts(rng.normal(size=(k, d)))
+    factors, shifts = pack_tiles(random_triangles(rng, k, d) / np.sqrt(d)), pack_shifts(rng.normal(size=(k, d)))
     log_norm = rng.normal(size=k).astype(np.float32)
     for pair in range(pairs):
         given = (columns[pair], shifts, factors, factors.shape[1], d, k, log_norm, np.zeros(WORK, np.float32))

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastgmm.covariance import _triangular
 from fastgmm.covariance.base import Reference, check_shape, floor_levels
+from fastgmm.kernels.divide import divided
 from fastgmm.pieces import piecewise
 from fastgmm.stats import SufficientStatistics
 from fastgmm.typing import Array, Float64Array, IntArray
@@ -38,7 +39,7 @@ class Full:
     ) -> Float64Array:
         """Return S_k / n_k + reg_covar I."""
         weight = stats.weight if empty is None else np.where(empty, 1.0, stats.weight)
-        covariances: Float64Array = piecewise(np.divide, stats.scatter, weight[:, None, None])
+        covariances = divided(stats.scatter, weight)
         n_components, n_features = stats.mean.shape
         covariances.reshape(n_components, -1)[:, :: n_features + 1] += reg_covar
         if empty is not None:

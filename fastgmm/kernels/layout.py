@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -43,22 +44,29 @@ def split(values: Float64, dtype: npt.DTypeLike, width: int) -> Real:
     return out
 
 
+def triangle_length(n: int) -> int:
+    """Numbers in one packed triangle of n rows."""
+    return sum(q * (first + q) for first, q in row_blocks(n))
+
+
 def pack_triangles(factors: Float64, dtype: npt.DTypeLike) -> Real:
     """(K, D, D) lower triangles as (K, length): row blocks, column by column."""
     k, d, _ = factors.shape
-    out: Real = np.empty((k, sum(q * (first + q) for first, q in row_blocks(d))), dtype)
+    out: Real = np.empty((k, triangle_length(d)), dtype)
     for some in pieces(factors):
-        _pack_triangles(factors[some], out[some])
+        pack_blocks(factors[some], out[some])
     return out
 
 
-def _pack_triangles(factors: Float64, out: Real) -> None:
+def pack_blocks(factors: Float64, out: Real, start: int = 0) -> None:
+    """Pack the row blocks of triangles (K, D, D) that begin at row `start` or later."""
     k, d, _ = factors.shape
     offset = 0
     for first, q in row_blocks(d):
         columns = first + q
-        block = factors[:, first:columns, :columns].transpose(0, 2, 1)
-        out[:, offset : offset + q * columns].reshape(k, columns, q)[:] = block
+        if first >= start:
+            block = factors[:, first:columns, :columns].transpose(0, 2, 1)
+            out[:, offset : offset + q * columns].reshape(k, columns, q)[:] = block
         offset += q * columns
 
 
@@ -80,15 +88,19 @@ def moment_length(n_features: int, size: int) -> int:
     return sum(q * padded_width(first + q, size) for first, q in row_blocks(n_features))
 
 
+@functools.cache
+def moment_rows(n: int, size: int) -> tuple[int, ...]:
+    """Where the rows of one component's packed second moments begin."""
+    widths = [padded_width(first + q, size) for first, q in row_blocks(n) for _ in range(q)]
+    return (0, *itertools.accumulate(widths[:-1]))
+
+
 @functools.lru_cache(maxsize=8)
 def _moment_places(n: int, size: int) -> npt.NDArray[np.intp]:
     """Where the packed second moments hold those of two features, (n, n)."""
-    places, offset = np.empty((n, n), np.intp), 0
-    for first, q in row_blocks(n):
-        width = padded_width(first + q, size)
-        for i in range(first, first + q):
-            places[i, : i + 1] = places[: i + 1, i] = offset + np.arange(i + 1)
-            offset += width
+    places = np.empty((n, n), np.intp)
+    for i, place in enumerate(moment_rows(n, size)):
+        places[i, : i + 1] = places[: i + 1, i] = place + np.arange(i + 1)
     return places
 
 

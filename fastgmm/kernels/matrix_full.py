@@ -6,7 +6,6 @@ component do not count take their moments as there.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,15 @@ from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at
 from fastgmm.kernels.full import dense_tile, moments_by_gram
 from fastgmm.kernels.layout import padded_width
-from fastgmm.kernels.matrix_units import PARTS, SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
-from fastgmm.kernels.runner import aligned_empty
+from fastgmm.kernels.matrix_units import SIDE, STEP_FLOATS, TERMS, TILE_FLOATS
 from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_tile, parameters, prefetch_tile, workspace
 
 Float32 = npt.NDArray[np.float32]
 STEPS = TILE // TERMS  # of a tile's rows
 CACHE = 1 << 19  # bytes of a second-level cache for the factors of components that are done together
-UPPER = np.uint32(0xFFFF0000)
 WORK = 4 * TILE_FLOATS
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
 ROWS, FEATURES = 64, 64  # rows whose left factors stay in a first-level cache, and features up to which that pays
-PACKED = 1 << 16  # numbers of factors that are packed at a time
 TILES = 4  # of rows, between float32 and float64 sums: 768 rows
 
 
@@ -57,35 +53,6 @@ def pack_shifts(shifts: npt.NDArray[np.float64]) -> Float32:
     out = np.zeros((k, padded_width(d, 4)), np.float32)
     out[:, :d] = shifts
     return out
-
-
-def pack_factors(factors: npt.NDArray[np.float64]) -> Float32:
-    """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
-    k, d, _ = factors.shape
-    b, steps = blocks(d), (d + TERMS - 1) // TERMS
-    places = [i * steps + s for i in range(b) for s in range(i // 2 + 1)]
-    shape = (k, len(places), PARTS, SIDE, TERMS)
-    out = aligned_empty(2 * math.prod(shape)).view(np.uint16).reshape(shape)  # a tile's row is then a line of the cache
-    some = max(PACKED // (len(places) * SIDE * TERMS), 1)
-    whole = np.zeros((some, b, SIDE, steps, TERMS), np.float32)
-    square = whole.reshape(some, b * SIDE, steps * TERMS)[:, :d, :d]
-    for first in range(0, k, some):
-        given = factors[first : first + some]
-        square[: len(given)] = given
-        tiles = whole[: len(given)].transpose(0, 1, 3, 2, 4).reshape(len(given), b * steps, SIDE, TERMS)[:, places]
-        for part, values in enumerate(split(tiles)):
-            out[first : first + some, :, part] = values
-    return out.view(np.float32).reshape(k, -1)
-
-
-def split(x: Float32) -> list[npt.NDArray[np.uint16]]:
-    """High, middle and low part of float32 numbers, each the upper half of a float32's bits."""
-    high = x.view(np.uint32) + np.uint32(0x8000)
-    high &= UPPER
-    rest = x - high.view(np.float32)
-    middle = rest.view(np.uint32) & UPPER
-    low = rest - middle.view(np.float32)
-    return [part.view(np.uint16)[..., 1::2] for part in (high, middle, low)]
 
 
 @inlined

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgmm.kernels.matrix import PAIR
-from fastgmm.kernels.matrix_full import split
 from fastgmm.kernels.matrix_units import PARTS, SIDE, TERMS, TILE_FLOATS
 from fastgmm.kernels.twins import Array, Float64, add_lower, by_component, front, rows_of
+
+Float32 = npt.NDArray[np.float32]
+UPPER = np.uint32(0xFFFF0000)
+
+
+def split(x: Float32) -> list[npt.NDArray[np.uint16]]:
+    """High, middle and low part of float32 numbers, each the upper half of a float32's bits."""
+    high = x.view(np.uint32) + np.uint32(0x8000)
+    high &= UPPER
+    rest = x - high.view(np.float32)
+    middle = rest.view(np.uint32) & UPPER
+    low = rest - middle.view(np.float32)
+    return [part.view(np.uint16)[..., 1::2] for part in (high, middle, low)]
+
+
+def pack_tiles(factors: Float64) -> Float32:
+    """(K, D, D) lower triangles as the left factors of `matrix.matrix_density`, (K, length)."""
+    k, d, _ = factors.shape
+    blocks, steps = -(-d // SIDE), -(-d // TERMS)
+    whole = np.zeros((k, blocks, SIDE, steps, TERMS), np.float32)
+    whole.reshape(k, blocks * SIDE, steps * TERMS)[:, :d, :d] = factors
+    tiles = [whole[:, i, :, s] for i in range(blocks) for s in range(i // 2 + 1)]
+    parts = np.stack([np.stack(split(np.ascontiguousarray(tile)), axis=1) for tile in tiles], axis=1)
+    return np.ascontiguousarray(parts).view(np.float32).reshape(k, -1)
 
 
 def begin_units(_: Array) -> None:

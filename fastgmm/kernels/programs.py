@@ -16,7 +16,8 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout, matrix_units, near_small
 from fastgmm.kernels.diag import diag_block, near_diag_block
 from fastgmm.kernels.full import full_block, near_full_block
-from fastgmm.kernels.matrix_full import extra_bytes, matrix_full_block, pack_factors, pack_shifts
+from fastgmm.kernels.matrix_full import extra_bytes, matrix_full_block, pack_shifts
+from fastgmm.kernels.pack import pack_tiles, pack_triangles
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST, make_block
@@ -151,7 +152,7 @@ def _full(
 
 def _far_full(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
     d = density.means.shape[1]
-    program, top = _full(density, dtype, full_block, layout.pack_triangles(density.factor, dtype))
+    program, top = _full(density, dtype, full_block, pack_triangles(density.factor, dtype))
     program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
     program.arrays[a.WIDE_MEANS] = layout.split(density.means, dtype, layout.padded_width(d, dtype.itemsize))
     return program, top
@@ -163,7 +164,7 @@ def _near_full(
     d, size = density.means.shape[1], dtype.itemsize
     lanes = VECTOR_BYTES // size
     n_vectors = layout.product_count(d, lanes) if shared == a.BY_PRODUCTS else 0
-    factors = layout.pack_triangles(density.factor, dtype)
+    factors = pack_triangles(density.factor, dtype)
     program, top = _full(density, dtype, near_full_block, factors, n_vectors * lanes)
     _about(program, centre)
     program.arrays[a.MEANS] = (-shifts).astype(dtype)
@@ -174,7 +175,7 @@ def _near_full(
 
 
 def _matrix_full(density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64) -> tuple[Program, float]:
-    program, top = _full(density, dtype, matrix_full_block, pack_factors(density.factor))
+    program, top = _full(density, dtype, matrix_full_block, pack_tiles(density.factor))
     _about(program, centre)
     program.arrays[a.MEANS] = pack_shifts(-shifts)
     program.numbers[a.EXTRA] = extra_bytes(*density.means.shape)

@@ -1,11 +1,14 @@
 """From the folded sums of a pass to moments: where they lie in a slot, and what they mean for a scatter kind.
 
 `MOMENTS` is the table (factor kind, scatter kind) -> (reference (K, D), s0, s1 about it, s2 about it). A row in it says
-that a kernel's sums suffice for a kind of scatter, however they are packed.
+that a kernel's sums suffice for a kind of scatter, however they are packed. Where there are many numbers s2 is a
+function of weights (K,) and shifts (K, D), which returns the moments less the weighted squares of the shifts: then the
+numbers are taken into the hand once.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +16,7 @@ import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import layout
+from fastgmm.kernels.each import FROM
 from fastgmm.kernels.programs import DensityLike, common_centre
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
@@ -20,7 +24,8 @@ from fastgmm.kernels.small import LARGEST
 from fastgmm.kernels.unpack import unpack_moments
 
 Float64 = npt.NDArray[np.float64]
-Moments = tuple[Float64, Float64, Float64, Float64]
+Arrays = tuple[Float64, Float64, Float64, Float64]
+Moments = tuple[Float64, Float64, Float64, Float64 | Callable[[Float64, Float64], Float64]]
 
 
 def zeroth_and_first(program: Program, total: Float64) -> tuple[Float64, Float64]:
@@ -37,6 +42,15 @@ def second(program: Program, total: Float64) -> Float64:
 
 
 def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
+    d, numbers = program.n_features, program.n_components * program.n_features**2
+    if d <= LARGEST or numbers < FROM or program.numbers.get(a.SHARED) == a.BY_PRODUCTS:
+        return _full_arrays(program, total, density)
+    s0, s1 = zeroth_and_first(program, total)
+    s2 = functools.partial(unpack_moments, second(program, total), d, program.dtype.itemsize)
+    return _reference(program, density), s0, s1, s2
+
+
+def _full_arrays(program: Program, total: Float64, density: DensityLike) -> Arrays:
     s0, s1 = zeroth_and_first(program, total)
     packed, d = second(program, total), program.n_features
     if d <= LARGEST:
@@ -52,7 +66,7 @@ def _full(program: Program, total: Float64, density: DensityLike) -> Moments:
 
 
 def _full_to_pooled(program: Program, total: Float64, density: DensityLike) -> Moments:
-    reference, s0, s1, s2 = _full(program, total, density)
+    reference, s0, s1, s2 = _full_arrays(program, total, density)
     return reference, s0, s1, s2.sum(axis=0)
 
 
@@ -64,7 +78,7 @@ def _reference(program: Program, density: DensityLike) -> Float64:
     return points
 
 
-def _diag(program: Program, total: Float64, density: DensityLike) -> Moments:
+def _diag(program: Program, total: Float64, density: DensityLike) -> Arrays:
     s0, s1 = zeroth_and_first(program, total)
     return _reference(program, density), s0, s1, np.array(second(program, total)[:, : program.n_features])
 
