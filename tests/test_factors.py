@@ -39,7 +39,7 @@ def test_bits_depend_on_neither_threads_nor_the_stack_nor_the_number_of_launches
     launches = []
     launch = factors.launch
     monkeypatch.setattr(factors, "launch", lambda *args: (launches.append(args[2]), launch(*args)))
-    monkeypatch.setattr(factors, "LAUNCH_SECONDS", d**3 * factors.SECONDS / 2.9)
+    monkeypatch.setattr(factors, "LAUNCH_SECONDS", factors.matrix_seconds(d) / 2.9)
     factors._plan.cache_clear()
     try:
         np.testing.assert_array_equal(eliminate(sigma, 0.0)[0], w)
@@ -88,16 +88,16 @@ def test_a_view_and_a_stack_with_strides_are_read_as_they_are():
 @pytest.mark.parametrize("d", [1, 2, 7, 8, 9, 30, 41])
 def test_products_of_the_inverse_factors_are_symmetric_inverses(d, monkeypatch):
     sigma = spd(3, d)
-    factors_, failed = eliminate(sigma, 1e-9, square=True)
+    factors_, failed = eliminate(sigma, 1e-9, padded=True)
     assert failed.max() == -1
-    np.testing.assert_array_equal(factors_[:, :d, :d], eliminate(sigma, 1e-9)[0])
-    inverse = factors.inverses_of(factors_, d)
+    np.testing.assert_array_equal(factors_[:, :, :d], eliminate(sigma, 1e-9)[0])
+    inverse = factors.inverses_of(factors_)
     assert inverse.flags.c_contiguous
     np.testing.assert_array_equal(inverse, inverse.transpose(0, 2, 1))
     np.testing.assert_allclose(np.matmul(inverse, sigma), np.array([np.eye(d)] * 3), atol=1e-10)
-    monkeypatch.setattr(factors, "LAUNCH_SECONDS", d**3 * factors.SECONDS / 2.9)
+    monkeypatch.setattr(factors, "LAUNCH_SECONDS", factors.matrix_seconds(d) / 2.9)
     factors._plan.cache_clear()
     try:
-        np.testing.assert_array_equal(factors.inverses_of(factors_, d), inverse)
+        np.testing.assert_array_equal(factors.inverses_of(factors_), inverse)
     finally:
         factors._plan.cache_clear()

@@ -15,8 +15,11 @@ from fastgmm.constants import FLOOR_GROWTH, PIVOT_TOLERANCE, SYMMETRY_RTOL
 from fastgmm.covariance.base import singular
 from fastgmm.errors import InvalidParameterError, SingularCovarianceError
 from fastgmm.kernels.factors import eliminate, inverses_of
-from fastgmm.pieces import pieces, piecewise
+from fastgmm.pieces import piecewise
 from fastgmm.typing import Array, Float64Array
+
+TILE, TILE_NUMBERS = 64, 1 << 15
+"""Rows and columns of a matrix, and numbers of a stack of such tiles, that are compared with their mirror image."""
 
 
 def cholesky(name: str, matrices: Float64Array, *, shared: bool = False) -> Float64Array:
@@ -103,13 +106,25 @@ def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
 
 
 def _all_symmetric(matrices: Float64Array) -> bool:
-    size = np.abs(matrices).max(axis=(1, 2))
-    return bool((np.abs(matrices - _t(matrices)).max(axis=(1, 2)) <= SYMMETRY_RTOL * size).all())
+    """Whether all of a stack (K, D, D) are symmetric; tile by tile, for a temporary array costs more than the check."""
+    k, d, _ = matrices.shape
+    some = max(1, TILE_NUMBERS // min(d, TILE) ** 2)
+    for first in range(0, k, some):
+        part = matrices[first : first + some]
+        flat = part.reshape(part.shape[0], -1)
+        limit = SYMMETRY_RTOL * np.maximum(flat.max(axis=1), -flat.min(axis=1))
+        for i in range(0, d, TILE):
+            for j in range(i, d, TILE):
+                difference = part[:, i : i + TILE, j : j + TILE] - _t(part[:, j : j + TILE, i : i + TILE])
+                np.abs(difference, out=difference)
+                if not (difference.max(axis=(1, 2)) <= limit).all():
+                    return False
+    return True
 
 
 def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool = False) -> None:
     """Raise `InvalidParameterError` unless all matrices of a stack (K, D, D) are symmetric and positive definite."""
-    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)) and _definite(matrices).all():
+    if _all_symmetric(matrices) and _definite(matrices).all():
         return
     for k, matrix in enumerate(matrices):
         which = what if shared else f"{what}[{k}]"
@@ -126,7 +141,7 @@ def check_definite(name: str, what: str, matrices: Float64Array, *, shared: bool
 
 def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Array:
     """Return the `inverse` of what `check_definite` accepts; sound matrices are factorised once."""
-    if all(_all_symmetric(matrices[some]) for some in pieces(matrices)):
+    if _all_symmetric(matrices):
         try:
             return inverse(name, matrices)
         except SingularCovarianceError:
@@ -137,5 +152,5 @@ def checked_inverse(name: str, what: str, matrices: Float64Array) -> Float64Arra
 
 def inverse(name: str, matrices: Float64Array) -> Float64Array:
     """Inverses of a stack (K, D, D) of symmetric positive definite matrices, exactly symmetric."""
-    factor = _eliminated(name, matrices, shared=False, square=True)
-    return inverses_of(factor, matrices.shape[-1])
+    factor = _eliminated(name, matrices, shared=False, padded=True)
+    return inverses_of(factor)
