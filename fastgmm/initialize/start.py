@@ -121,7 +121,8 @@ def check_start(
     if means_init is not None:
         means = _array(means_init, "means", (n_components, n_features))
     if precisions_init is not None:
-        precisions = _array(precisions_init, "precisions", family.shape(n_components, n_features))
+        shape = family.shape(n_components, n_features)
+        precisions = _array(precisions_init, "precisions", shape, copy=False)  # what becomes of them is new
         try:
             covariances = family.from_precisions(precisions)
         except InvalidParameterError as error:
@@ -172,8 +173,7 @@ def starting_params(
         assert start.weights is not None
         assert start.means is not None
         assert start.covariances is not None
-        # Copies, since a Params makes its arrays read-only and every start takes them over.
-        return Params(start.weights.copy(), start.means.copy(), start.covariances.copy(), family.name)
+        return Params(start.weights, start.means, start.covariances, family.name)  # which makes them read-only
     if start.means is not None and isinstance(method, str):
         params = _around_means(start, sample, reg_covar)
     elif isinstance(method, str):
@@ -382,10 +382,10 @@ def _memberships(value: Any, name: str, n_components: int, *, also: str = "") ->
     return array.astype(np.int64, copy=False)
 
 
-def _array(value: Any, name: str, shape: tuple[int, ...]) -> Float64Array:
-    """Return a given parameter as a finite float64 array, a copy."""
+def _array(value: Any, name: str, shape: tuple[int, ...], *, copy: bool = True) -> Float64Array:
+    """Return a given parameter as a finite float64 array, by default a copy."""
     try:
-        array = np.array(value, dtype=np.float64, order="C")
+        array = (np.array if copy else np.asarray)(value, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         msg = f"The parameter '{name}' ({name}_init) should be an array of numbers of shape {shape}: {error}"
         raise InvalidParameterError(msg) from None

@@ -118,12 +118,16 @@ class Counter:
         return [*self._digits, *counter_digits(self._stack, self._length, self._unit, self._done)]
 
 
-def total(digits: list[Digit]) -> npt.NDArray[np.float64]:
-    """The sum of the digits of the blocks from 0 on, the lowest level first; a copy."""
-    result = piecewise(np.copy, digits[-1].values)
-    for digit in digits[-2::-1]:
+def total(digits: list[Digit], *, spend: bool = False) -> npt.NDArray[np.float64]:
+    """The sum of the digits of the blocks from 0 on, the lowest level first.
+
+    A copy, or, to `spend` the digits, in the place of the lowest one.
+    """
+    lowest, *higher = (digit.values for digit in reversed(digits))
+    result = lowest if spend else piecewise(np.copy, lowest)
+    for values in higher:
         for some in pieces(result):
-            result[some] += digit.values[some]
+            result[some] += values[some]
     return result
 
 

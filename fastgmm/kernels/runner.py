@@ -140,8 +140,11 @@ class Runner:
         mode: int,
         out: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Run over all blocks of `rows`; return the folded partial, (slot_length,) or (WEIGHT,) without moments."""
-        return total(self.run_from(program, rows, mode, 0, out))
+        """Run over all blocks of `rows`; return the folded partial, (slot_length,) or (WEIGHT,) without moments.
+
+        It is scratch: valid until the next run.
+        """
+        return total(self.run_from(program, rows, mode, 0, out), spend=True)
 
     def run_from(
         self,
