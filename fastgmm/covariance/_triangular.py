@@ -108,6 +108,9 @@ def lift(matrix: Float64Array, levels: Float64Array) -> Float64Array:
 def _all_symmetric(matrices: Float64Array) -> bool:
     """Whether all of a stack (K, D, D) are symmetric; tile by tile, for a temporary array costs more than the check."""
     k, d, _ = matrices.shape
+    if matrices.size <= TILE_NUMBERS:
+        size = np.abs(matrices).max(axis=(1, 2))
+        return bool((np.abs(matrices - _t(matrices)).max(axis=(1, 2)) <= SYMMETRY_RTOL * size).all())
     some = max(1, TILE_NUMBERS // min(d, TILE) ** 2)
     for first in range(0, k, some):
         part = matrices[first : first + some]

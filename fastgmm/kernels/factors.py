@@ -312,7 +312,7 @@ def _launch(table: npt.NDArray[np.int64], k: int, n: int, seconds: float) -> Non
     workers = 1 if k == 1 or k * seconds < SERIAL_SECONDS else n_threads()
     count = min(k, max(int(workers * LAUNCH_SECONDS / seconds), workers))
     code, part = compile_block(factor_block, "float64"), int(table[a.PART_ROWS])
-    scratch = aligned_empty(workers * int(table[a.SCRATCH_BYTES]))
+    scratch = np.empty(workers * scratch_numbers(-(-n // PIVOTS) * PIVOTS))
     table[a.SCRATCH] = address(scratch)
     for begin in range(0, k, count):
         table[a.FIRST_BLOCK] = begin
