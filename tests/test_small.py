@@ -148,6 +148,16 @@ def test_statistics_near_and_far(d, dtype, far, monkeypatch):
         check(run(x, params, w), x.astype(float), params, w, rtol=rtol)
 
 
+@pytest.mark.parametrize("place", [0, 1, TILE - 1, TILE, 2 * TILE - 1])
+def test_one_row_that_weighs_more(place):
+    """Tiles whose rows weigh the same have a way of their own; one row, wherever it lies, rules it out."""
+    params = make_params("full", 3, 2)
+    x = make_rows(params, 2 * TILE)
+    w = np.ones(2 * TILE)
+    w[place] = 50.0
+    check(run(x, params, w), x, params, w)
+
+
 @pytest.mark.usefixtures("choosing")
 @dtypes
 @dimensions
