@@ -90,8 +90,10 @@ def test_shifted_density(d, dtype):
     shift, log_norm = rng.normal(size=d).astype(dtype), np.array([0.25], dtype)
     for count in panel_counts(dtype):
         panels = random_panels(rng, count, d, dtype)
-        out = np.zeros(TILE, dtype)
-        compare(near.shifted_density, near_twins.shifted_density, panels, count, shift, factor, d, log_norm, out)
+        given = panels, count, shift, factor, d, log_norm, np.zeros(TILE, dtype)
+        for before in (0, 1):
+            tops = rng.normal(-0.5 * d, 0.5 * d, size=TILE).astype(dtype)
+            compare(near.shifted_density, near_twins.shifted_density, *given, tops, before, panels, 5)
 
 
 def some_rows(rng, d, dtype):

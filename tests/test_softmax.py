@@ -1,5 +1,6 @@
 """Softmax, the sums and logarithms of exponentials, and exp and log themselves, in units of the last place."""
 
+import itertools
 import math
 from decimal import Context, Decimal
 
@@ -26,12 +27,19 @@ from tests.test_kernels import (
 @pytest.mark.parametrize("name", ["softmax", "softmax_roots"])
 def test_softmax(name, k, dtype):
     rng = rng_for(k)
-    panel = width(dtype)
-    for count in (panel, TILE):
+    for count, known in itertools.product((width(dtype), TILE), (0, 1)):
+        joint = log_densities(rng, k, dtype)
+        tops = (
+            np.fmax.reduce(joint, axis=0, initial=-np.inf).astype(dtype)
+            if known
+            else rng.normal(size=TILE).astype(dtype)
+        )
         compare(
             getattr(softmax, name),
             getattr(softmax_twins, name),
-            log_densities(rng, k, dtype),
+            joint,
+            tops,
+            known,
             np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype),
             random_weights(rng),
             np.zeros(TILE, dtype),
@@ -62,7 +70,9 @@ def test_softmax_in_steps(k, dtype):
         compare(softmax.row_scales, softmax_twins.row_scales, tops, weight, totals, count, logs, sums)
         once, found, groups = joint.copy(), np.zeros(1, np.int64), np.zeros(k, np.int64)
         theirs = np.zeros(TILE, dtype), np.zeros(TILE), sums.copy()
-        compiled(softmax.softmax)((once, cut, weight, theirs[0], count, k, TILE, *theirs[1:], found, groups))
+        compiled(softmax.softmax)(
+            (once, tops.copy(), 0, cut, weight, theirs[0], count, k, TILE, *theirs[1:], found, groups)
+        )
         compiled(softmax.row_scales)((tops, weight, totals, count, logs, sums))
         for mine, other in zip((resp, totals, logs, sums), (once, *theirs), strict=True):
             np.testing.assert_array_equal(mine, other)
@@ -240,12 +250,12 @@ def test_kernels_of_one_factory_are_told_apart_in_one_caller():
     joint = np.random.default_rng(8).normal(size=(k, n))
 
     @numba.njit
-    def both(first, second, cut, weight, scale, logs, sums, found, groups):
-        softmax.softmax(first, cut, weight, scale, n, k, n, logs, sums, found, groups)
-        softmax.softmax_roots(second, cut, weight, scale, n, k, n, logs, sums, found, groups)
+    def both(first, second, tops, cut, weight, scale, logs, sums, found, groups):
+        softmax.softmax(first, tops, 0, cut, weight, scale, n, k, n, logs, sums, found, groups)
+        softmax.softmax_roots(second, tops, 0, cut, weight, scale, n, k, n, logs, sums, found, groups)
 
     plain, roots = joint.copy(), joint.copy()
     found, groups = np.zeros(1, np.int64), np.zeros(k, np.int64)
-    both(plain, roots, np.full(k, -40.0), np.ones(n), np.zeros(n), np.zeros(n), np.zeros(4), found, groups)
+    both(plain, roots, np.zeros(n), np.full(k, -40.0), np.ones(n), np.zeros(n), np.zeros(n), np.zeros(4), found, groups)
     np.testing.assert_allclose(roots**2, plain, rtol=1e-14)
     assert not np.array_equal(plain, roots)

@@ -46,6 +46,7 @@ ALIGNMENT = 64  # bytes
     SECOND,  # where the second moments begin
     MOMENT_LENGTH,  # elements of one component's second moments
     SHARED,  # of `full.py`: how tiles whose rows belong to most components take their moments
+    TOPS,  # 1 where a tile's densities leave the largest of every row in the workspace's `values`, else 0
     PRODUCTS,  # where among the second moments the sums of shared products begin
     VECTORS,  # address of what `layout.product_vectors` says of them
     N_VECTORS,  # of products of a row
@@ -65,7 +66,7 @@ ALIGNMENT = 64  # bytes
     ROUNDS,  # passes at most
     FAILED,  # of factors: address of the pivots that were none
     N_SLOTS_IN_TABLE,
-) = range(46)
+) = range(47)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

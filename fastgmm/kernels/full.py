@@ -33,7 +33,6 @@ from fastgmm.kernels.workspace import (
     workspace,
 )
 
-LATER = 48  # features up to which a component's share of the next tile is asked for at once
 extended_length = helper(products.extended_length)
 
 DOUBLE_ROWS, SINGLE_ROWS, SINGLE_LANES = PRODUCT_ROWS[8], PRODUCT_ROWS[4], VECTOR_BYTES // 4
@@ -171,22 +170,26 @@ def near_full_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     begin, end, slot = begin_block(table, item)
     d, k = table[a.N_FEATURES], table[a.N_COMPONENTS]
     shifts, factors, log_norm = parameters(table, tag)
-    length, width = table[a.FACTOR_LENGTH], V * (VECTOR_BYTES // table[a.SIZE])
+    length, given = table[a.FACTOR_LENGTH], pointer(table[a.ROWS], tag)
+    share = (V * (VECTOR_BYTES // table[a.SIZE]) * d + k - 1) // k  # of a panel's numbers, to be asked for with each
+    # component: a CPU waits for 16 lines at once
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
-        step = panels if d <= LATER else 1  # long rows are asked for a few at a time: a CPU waits for 16 lines at once
+        ahead = at(given, (first + TILE if first + TILE < end else first) * d)
         for c in range(k):
-            for p in range(0, panels, step):
-                prefetch_tile(table, first, end, tag, c * panels + p, c * panels + p + step, k * panels)
-                near.shifted_density(
-                    at(ws.panels, p * d * width),
-                    step,
-                    at(shifts, c * d),
-                    at(factors, c * length),
-                    d,
-                    at(log_norm, c),
-                    at(ws.resp, c * TILE + p * width),
-                )
+            near.shifted_density(
+                ws.panels,
+                panels,
+                at(shifts, c * d),
+                at(factors, c * length),
+                d,
+                at(log_norm, c),
+                at(ws.resp, c * TILE),
+                ws.values,
+                c,
+                at(ahead, c * share),
+                share,
+            )
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue

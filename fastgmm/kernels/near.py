@@ -45,15 +45,25 @@ def shifted_density(
     n: Value,
     log_norm: Value,
     out: Value,
+    tops: Value,
+    before: Value,
+    ahead: Value,
+    share: Value,
 ) -> None:
     """out[row] = log_norm - |W x_row + shift|^2 / 2 for the rows of `count` panels, W lower triangular.
 
-    `shift` is -W times the component's mean.
+    `shift` is -W times the component's mean. tops[row] becomes out[row] where that is larger, or not -inf where there
+    were no components before. Of the panel's rows at `ahead`, as long as here, the first `share` numbers are asked for.
     """
     width = V * e.lanes
     constant = e.broadcast(log_norm)
+    begins = e.builder.icmp_signed("==", before, e.index(0))
+    highest = e.builder.select(begins, e.constant(float("-inf")), e.constant(float("inf")))  # of the tops so far
     with e.loop(0, count) as p:
-        panel = e.at(panels, e.times(p, e.times(n, width)))
+        place = e.times(p, e.times(n, width))
+        panel, next_rows = e.at(panels, place), e.at(ahead, place)
+        with e.loop(0, share, e.lanes) as i:
+            e.prefetch(next_rows, i)
         squares = [e.variable(e.zero()) for _ in range(V)]
 
         def block(q: int, first: Value, panel: Value = panel, squares: list[Value] = squares) -> None:
@@ -83,8 +93,11 @@ def shifted_density(
 
         for_row_blocks(e, n, block)
         for v in range(V):
+            row = e.add(e.times(p, width), v * e.lanes)
             value = e.fma(e.get(squares[v]), e.constant(-0.5), constant)
-            e.store(value, out, e.add(e.times(p, width), v * e.lanes))
+            e.store(value, out, row)
+            top = e.load(tops, row)
+            e.store(e.maximum(value, e.select(e.compare("<", top, highest), top, highest)), tops, row)
 
 
 def writer(e: Emitter, row: Value, density: Any, out: Value, stride: Value, tops: Value) -> Any:

@@ -79,11 +79,23 @@ def weighted_sums(resp: Array, rows: Array, count: int, k: int, stride: int, pad
 
 
 def shifted_density(
-    panels: Array, count: int, shift: Array, factor: Array, n: int, log_norm: Array, out: Array
+    panels: Array,
+    count: int,
+    shift: Array,
+    factor: Array,
+    n: int,
+    log_norm: Array,
+    out: Array,
+    tops: Array,
+    before: int,
+    ahead: Array,
+    share: int,
 ) -> None:
-    """out = log_norm - |W x + shift|^2 / 2."""
+    """out = log_norm - |W x + shift|^2 / 2; tops = the larger of it and, unless nothing was before, what was there."""
     y = rows_of(panels, count, n) @ unpack_triangle(factor, n).T + front(shift, n)
-    front(out, len(y))[:] = log_norm.reshape(-1)[0] - 0.5 * (y * y).sum(axis=1)
+    value = log_norm.reshape(-1)[0] - 0.5 * (y * y).sum(axis=1)
+    front(out, len(y))[:] = value
+    front(tops, len(y))[:] = np.fmax(front(tops, len(y)) if before else -np.inf, value)
 
 
 def extend_rows(rows: Array, roots: Array, count: int, n: int, padded: int, out: Array, length: int) -> None:

@@ -170,7 +170,7 @@ def _near_full(
     program.arrays[a.MEANS] = (-shifts).astype(dtype)
     program.arrays[a.VECTORS] = layout.product_vectors(d, lanes) if n_vectors else np.empty(0, np.int64)
     place = layout.moment_length(d, size)
-    program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: n_vectors})
+    program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: n_vectors, a.TOPS: 1})
     return program, top
 
 

@@ -73,6 +73,8 @@ def make_softmax(*, roots: bool) -> Any:
     def softmax(
         e: Emitter,
         resp: Value,
+        tops: Value,
+        known: Value,
         cut: Value,
         weight: Value,
         scale: Value,
@@ -86,7 +88,8 @@ def make_softmax(*, roots: bool) -> Any:
     ) -> None:
         """Log-densities to unnormalised responsibilities, for `count` rows (whole panels).
 
-        resp[component, row] becomes exp(l - m) with m the row's largest l, or 0 where l - m < cut[component];
+        tops[row] becomes, or is if `known` is not 0, m, the row's largest l, -inf where all are or are no number;
+        resp[component, row] becomes exp(l - m), or 0 where l - m < cut[component];
         scale[row] becomes weight[row] / sum, so that resp * scale is the weighted responsibility; logs[row] (float64)
         becomes the log-density, -inf where no component's is finite. Added to `sums` (float64): the weighted
         log-likelihood, weight * (m + log sum); the weighted log of the largest responsibility, -weight * log sum; the
@@ -94,25 +97,19 @@ def make_softmax(*, roots: bool) -> Any:
         weights. found[0] (int64) says how many responsibilities are not 0, and bit g of groups[component] (int64)
         whether any of panel g's is not.
         """
-        parts = e.lanes // 8
         alive = e.variable(e.index(0))
-
-        # The largest log-density and the sum of a row wait where its log and its scale are to be (narrow ones in
-        # the second half): neither the chain of operations of the log nor its registers then hold other rows up.
-        kept = e.builder.bitcast(logs, e.real.as_pointer())
-        kept = kept if parts == 1 else e.at(kept, count)
+        has_tops = e.builder.icmp_signed("!=", known, e.index(0))
         # V vectors of rows at a time, so that the long chains of exp overlap
         with e.loop(0, count, V * e.lanes) as t:
             rows = [e.add(t, v * e.lanes) for v in range(V)]
-            tops = [e.variable(e.constant(float("-inf"))) for _ in rows]
-            with e.loop(0, k) as c:
-                for top, row in zip(tops, rows, strict=True):
-                    e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
-            for top, row in zip(tops, rows, strict=True):
-                e.store(e.get(top), kept, row)
-                fine = e.compare(">", e.get(top), e.constant(LOWEST[e.size]))
-                e.set(top, e.select(fine, e.get(top), e.zero()))
-            largest = [e.get(top) for top in tops]
+            with e.when(e.builder.not_(has_tops)):
+                most = [e.variable(e.constant(float("-inf"))) for _ in rows]
+                with e.loop(0, k) as c:
+                    for top, row in zip(most, rows, strict=True):
+                        e.set(top, e.maximum(e.load(resp, e.add(e.times(c, stride), row)), e.get(top)))
+                for top, row in zip(most, rows, strict=True):
+                    e.store(e.get(top), tops, row)
+            largest = [usable_top(e, e.load(tops, row)) for row in rows]
             totals = [e.variable(e.zero()) for _ in rows]
             with e.loop(0, k) as c:
                 places = [e.add(e.times(c, stride), row) for row in rows]
@@ -137,7 +134,7 @@ def make_softmax(*, roots: bool) -> Any:
             for row, total in zip(rows, totals, strict=True):
                 e.store(e.get(total), scale, row)
         e.builder.store(e.get(alive), found)
-        finish_rows(e, kept, weight, scale, count, logs, sums, roots=roots)
+        finish_rows(e, tops, weight, scale, count, logs, sums, roots=roots)
 
     return softmax
 

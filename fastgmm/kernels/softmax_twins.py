@@ -11,6 +11,8 @@ LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none
 
 def _softmax(
     resp: Array,
+    tops: Array,
+    known: int,
     cut: Array,
     weight: Array,
     scale: Array,
@@ -25,7 +27,9 @@ def _softmax(
 ) -> None:
     out = by_component(resp, k, stride, count)
     joint = out.astype(np.float64)
-    largest = np.fmax.reduce(joint, axis=0, initial=-np.inf)  # NaN counts as no density
+    if not known:
+        front(tops, count)[:] = np.fmax.reduce(joint, axis=0, initial=-np.inf)  # NaN counts as no density
+    largest = front(tops, count).astype(np.float64)
     fine = largest > LOWEST[resp.itemsize]
     with np.errstate(invalid="ignore", over="ignore"):
         below = joint - np.where(fine, largest, 0.0)
@@ -47,6 +51,8 @@ def _softmax(
 
 def softmax(
     resp: Array,
+    tops: Array,
+    known: int,
     cut: Array,
     weight: Array,
     scale: Array,
@@ -60,14 +66,18 @@ def softmax(
 ) -> None:
     """Log-densities l to r = exp(l - max l), 0 where l - max l < cut; scale = weight / sum of r; logs = log sum exp l.
 
+    Tops = the largest l, or already are if known.
+
     Sums += (sum of w logs, sum of w log(largest responsibility), rows without a density, sum of w); found = r that are
     not 0; bit g of groups[c]: panel g has one.
     """
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, groups, 1.0)
+    _softmax(resp, tops, known, cut, weight, scale, count, k, stride, logs, sums, found, groups, 1.0)
 
 
 def softmax_roots(
     resp: Array,
+    tops: Array,
+    known: int,
     cut: Array,
     weight: Array,
     scale: Array,
@@ -80,7 +90,7 @@ def softmax_roots(
     groups: Array,
 ) -> None:
     """`softmax` that leaves the square roots of r and of scale."""
-    _softmax(resp, cut, weight, scale, count, k, stride, logs, sums, found, groups, 0.5)
+    _softmax(resp, tops, known, cut, weight, scale, count, k, stride, logs, sums, found, groups, 0.5)
 
 
 def _usable(tops: Array, count: int) -> tuple[Array, Array]:

@@ -70,9 +70,9 @@ def near_tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
         count, total, panel = begin_tile(table, first, min(end, first + size), ws)
         for start in range(0, total, panel):
             load_panel(table, first, start, count, panel, tag, ws)
-            near.shifted_density(ws.panels, 1, origin, factor, d, origin, norms)
             ahead = rows_ahead(table, first + start, end, panel, tag)
             out, tops = at(ws.resp, start), at(ws.work, start)
+            near.shifted_density(ws.panels, 1, origin, factor, d, origin, norms, tops, 0, ahead, 0)
             near.product_density(ws.panels, 1, means, ones, constants, norms, d, k, out, TILE, tops, ahead)
             exponentials(table, start, panel, tag, ws)
         finish_near(table, first, count, total, tag, ws, slot)

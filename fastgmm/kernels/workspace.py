@@ -201,13 +201,14 @@ def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
     @helper
     def finish_tile(table, first, count, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
         """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
-        mode, k = table[a.MODE], table[a.N_COMPONENTS]
+        mode, k, known = table[a.MODE], table[a.N_COMPONENTS], table[a.TOPS]
         if mode == a.PREDICT or mode == a.ASSIGN:
             finish_labels(table, first, count, total, ws, slot)
             return
         if mode == a.SCORE:
             digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
-            softmax.row_tops(ws.resp, total, k, TILE, ws.values)
+            if known == 0:
+                softmax.row_tops(ws.resp, total, k, TILE, ws.values)
             softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
             top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
             softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, ws.logs, slot)
@@ -216,7 +217,8 @@ def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
                 density[first + i] = ws.logs[i]
             return
         cut = pointer(table[a.CUT], tag)
-        exponentials(ws.resp, cut, ws.weight, ws.scale, total, k, TILE, ws.logs, slot, ws.found, ws.groups)
+        tops, weight, scale, logs = ws.values, ws.weight, ws.scale, ws.logs
+        exponentials(ws.resp, tops, known, cut, weight, scale, total, k, TILE, logs, slot, ws.found, ws.groups)
         if mode == a.PROBABILITY:
             probability = float64_pointer(table[a.OUT])
             write_probabilities(ws.resp, ws.scale, count, k, TILE, at(probability, first * k))
