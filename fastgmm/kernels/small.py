@@ -12,6 +12,7 @@ from typing import Any
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels import near_small, softmax, tile
+from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.near_small import ask_ahead
@@ -153,6 +154,51 @@ def alike(weight, count):  # type: ignore[no-untyped-def]  # Numba code
     return same
 
 
+@inlined
+def whole_panels(given, start, count, total, d, ws):  # type: ignore[no-untyped-def]  # Numba code
+    """A tile's rows; the last panel is filled up with the last row."""
+    rows = at(given, start * d)
+    if count < total:
+        for i in range(total * d):
+            ws.rows[i] = rows[i] if i < count * d else rows[(count - 1) * d + i % d]
+        rows = ws.rows
+    return rows
+
+
+@inlined
+def finish_scores(table, count, total, sparse, out, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """What SCORE asks for, from log-densities and the largest of every row."""
+    k = table[a.N_COMPONENTS]
+    digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
+    if sparse:
+        softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+    else:
+        softmax.sum_all_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
+    top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
+    where = out if count == total else ws.logs
+    softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
+    if count < total:
+        for i in range(count):
+            out[i] = ws.logs[i]
+
+
+@inlined
+def finish_shares(table, total, sparse, alone, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """From log-densities to resp and scale, whose product are the responsibilities.
+
+    `alone`: what becomes of a row must not hang, in the last bits, on the rows beside it.
+    """
+    k, cut = table[a.N_COMPONENTS], pointer(table[a.CUT], tag)
+    if sparse:
+        softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
+    else:
+        softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
+    if alone:
+        softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
+    else:
+        softmax.equal_row_scales(ws.values, ws.weight, ws.scale, total, slot)
+
+
 @functools.cache
 def make_block(d: int) -> Any:
     """The body of the pass for `d` features."""
@@ -161,15 +207,32 @@ def make_block(d: int) -> Any:
     lane_sums, fold_lanes = near_small.make_lane_sums(d), near_small.make_fold_lanes(d)
     triangle, moments_a_row = d * (d + 1) // 2, near_small.n_moments(d)
 
+    @inlined
+    def near_moments(table, total, tag, ws, sums):  # type: ignore[no-untyped-def]  # Numba code
+        """Moments of all components about the common centre."""
+        k, centre = table[a.N_COMPONENTS], pointer(table[a.COMMON], tag)
+        step = TILE if table[a.SIZE] * moments_a_row <= SHARED_BYTES else TILE // 2
+        for i in range(0, total, step):
+            some = min(step, total - i)
+            products(at(ws.panels, i), at(ws.scale, i), some, centre, ws.centred)
+            lane_sums(at(ws.resp, i), ws.centred, some, k, sums)
+
+    @inlined
+    def own_moments(table, total, means, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+        """Moments of every component about its mean."""
+        for c in range(table[a.N_COMPONENTS]):
+            weight, mean = at(slot, a.WEIGHT + c), at(means, c * 2 * d)
+            first, second = table[a.FIRST] + c * table[a.PADDED], table[a.SECOND] + c * triangle
+            resp = at(ws.resp, c * TILE)
+            moments(ws.panels, resp, ws.scale, total, mean, weight, at(slot, first), at(slot, second))
+
     def small_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
         ws = workspace(table, worker, tag)
         begin, end, slot = begin_block(table, item)
-        k, padded, mode = table[a.N_COMPONENTS], table[a.PADDED], table[a.MODE]
-        lanes = VECTOR_BYTES // table[a.SIZE]
-        panel = V * lanes
+        k, mode = table[a.N_COMPONENTS], table[a.MODE]
+        panel = V * (VECTOR_BYTES // table[a.SIZE])
         given = pointer(table[a.ROWS], tag)
         means, factors, log_norm = parameters(table, tag)
-        cut = pointer(table[a.CUT], tag)
         weighted = table[a.WEIGHTS] != 0 and (mode == a.FIT or mode == a.EVALUATE or mode == a.ASSIGN)
         near, centre = table[a.COMMON] != 0, pointer(table[a.COMMON], tag)
         sparse = True  # whether exponentials look for panels without a row of a component; the results are the same
@@ -181,12 +244,7 @@ def make_block(d: int) -> Any:
         for start in range(begin, end, TILE):
             count = min(TILE, end - start)
             total = (count + panel - 1) // panel * panel
-            rows = at(given, start * d)
-            if count < total:  # fill the last panel up with the last row
-                for i in range(total * d):
-                    ws.rows[i] = rows[i] if i < count * d else rows[(count - 1) * d + i % d]
-                rows = ws.rows
-            deinterleave(rows, total, ws.panels)
+            deinterleave(whole_panels(given, start, count, total, d, ws), total, ws.panels)
             if weighted or count < total or start == begin:  # else all are 1 still
                 load_weights(table, start, count, total, ws.weight)
             following = at(given, (start + TILE) * d)
@@ -196,58 +254,25 @@ def make_block(d: int) -> Any:
             else:
                 density(ws.panels, total, means, factors, log_norm, k, ws.resp, ws.values, out, following)
             if near and (start - begin) % PROBED == 0:  # in an image, say, rows of few components lie together
-                softmax.live_components(ws.resp, ws.values, cut, k, TILE, ws.found)
+                softmax.live_components(ws.resp, ws.values, pointer(table[a.CUT], tag), k, TILE, ws.found)
                 sparse = 2 * ws.found[0] <= k
             if mode == a.SCORE:
-                digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
-                if sparse:
-                    softmax.sum_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
-                else:
-                    softmax.sum_all_exponentials(ws.resp, ws.values, total, k, TILE, digits, ws.scale)
-                top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
-                where = out if count == total else ws.logs
-                softmax.row_logs(ws.values, ws.scale, ws.weight, total, top, where, slot)
-                if count < total:
-                    for i in range(count):
-                        out[i] = ws.logs[i]
-                continue
-            if mode == a.PREDICT or mode == a.ASSIGN:
+                finish_scores(table, count, total, sparse, out, ws, slot)
+            elif mode == a.PREDICT or mode == a.ASSIGN:
                 finish_labels(table, start, count, total, ws, slot)
             else:
-                if sparse:
-                    softmax.exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                else:
-                    softmax.all_exponentials(ws.resp, ws.values, cut, total, k, TILE, ws.scale)
-                # a row's own probabilities must not hang on others, and weights of 1 be as good as none
-                if mode != a.PROBABILITY and count == total and (not weighted or alike(ws.weight, total)):
-                    softmax.equal_row_scales(ws.values, ws.weight, ws.scale, total, slot)
-                else:
-                    softmax.row_scales(ws.values, ws.weight, ws.scale, total, ws.logs, slot)
+                # a row's own probabilities hang on no other, and weights of 1 are as good as none
+                alone = mode == a.PROBABILITY or count < total or (weighted and not alike(ws.weight, total))
+                finish_shares(table, total, sparse, alone, tag, ws, slot)
             if mode == a.PROBABILITY:
                 probability = at(float64_pointer(table[a.OUT]), start * k)
                 tile.write_probabilities(ws.resp, ws.scale, count, k, TILE, probability)
-            if mode != a.FIT and mode != a.ASSIGN:
-                continue
-            if near:
-                step = TILE if table[a.SIZE] * moments_a_row <= SHARED_BYTES else TILE // 2
-                for i in range(0, total, step):
-                    some = min(step, total - i)
-                    products(at(ws.panels, i), at(ws.scale, i), some, centre, ws.centred)
-                    lane_sums(at(ws.resp, i), ws.centred, some, k, sums)
-                continue
-            for c in range(k):
-                moments(
-                    ws.panels,
-                    at(ws.resp, c * TILE),
-                    ws.scale,
-                    total,
-                    at(means, c * 2 * d),
-                    at(slot, a.WEIGHT + c),
-                    at(slot, table[a.FIRST] + c * padded),
-                    at(slot, table[a.SECOND] + c * triangle),
-                )
+            if near and mode == a.FIT:
+                near_moments(table, total, tag, ws, sums)
+            elif mode == a.FIT or mode == a.ASSIGN:
+                own_moments(table, total, means, ws, slot)
         if near and mode == a.FIT:
             weight, first, second = at(slot, a.WEIGHT), at(slot, table[a.FIRST]), at(slot, table[a.SECOND])
-            fold_lanes(sums, k, weight, first, padded, second)
+            fold_lanes(sums, k, weight, first, table[a.PADDED], second)
 
     return small_block
