@@ -92,7 +92,8 @@ def test_one_row_of_a_panel_is_not_passed_over(dtype):
         for kernel, power in ((softmax.softmax, 1), (softmax.softmax_roots, 2)):
             resp, scale, logs, sums = joint.copy(), np.zeros(TILE, dtype), np.zeros(TILE), np.zeros(4)
             found, groups = np.zeros(1, np.int64), np.zeros(k, np.int64)
-            compiled(kernel)((resp, cut, weight, scale, count, k, TILE, logs, sums, found, groups))
+            tops = np.zeros(TILE, dtype)
+            compiled(kernel)((resp, tops, 0, cut, weight, scale, count, k, TILE, logs, sums, found, groups))
             np.testing.assert_allclose(resp[:, :count].astype(float) ** power, expected[:, :count], rtol=1e-6)
             assert found[0] == count + 2
             np.testing.assert_array_equal(groups, [3, 3])
