@@ -267,13 +267,6 @@ def test_info(run, model):
     assert json.loads(run("info", "--json")[1])["threads"] >= 1
 
 
-def test_warmup(run):
-    status, out, err = run("warmup")
-    assert (status, err) == (0, "")
-    assert out.startswith("Kernels ready after")
-    assert json.loads(run("warmup", "--json")[1])["seconds"] > 0
-
-
 def test_standard_input_and_pipes():
     x = "a,b\n" + "".join(f"{i % 7},{i % 5}\n" for i in range(100))
     done = shell("fit", "-", "-k", 2, "--out", "m.npz", stdin=x)

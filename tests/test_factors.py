@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastgmm.covariance import _triangular
 from fastgmm.kernels import factors
 from fastgmm.kernels._jit import limited_threads
 from fastgmm.kernels.factors import eliminate
@@ -101,3 +102,37 @@ def test_products_of_the_inverse_factors_are_symmetric_inverses(d, monkeypatch):
         np.testing.assert_array_equal(factors.inverses_of(factors_), inverse)
     finally:
         factors._plan.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("k", "d", "where"),
+    [
+        (1, 200, (0, 0, 1)),
+        (2, 200, (1, 63, 64)),
+        (2, 200, (0, 0, 199)),
+        (1, 200, (0, 130, 131)),
+        (9000, 2, (8999, 0, 1)),
+    ],
+)
+def test_an_asymmetry_is_found_wherever_it_is_in_a_large_stack(k, d, where):
+    """Only the upper triangle counts for what follows, so nothing else would notice."""
+    matrices = np.tile(np.eye(d), (k, 1, 1))
+    assert matrices.size > _triangular.TILE_NUMBERS
+    assert _triangular._all_symmetric(matrices)
+    matrix, i, j = where
+    for row, column in ((i, j), (j, i)):
+        faulty = matrices.copy()
+        faulty[matrix, row, column] = 1e-3
+        assert not _triangular._all_symmetric(faulty)
+    matrices[matrix, i, j] = matrices[matrix, j, i] = 1e-3
+    assert _triangular._all_symmetric(matrices)
+
+
+def test_scratch_is_for_as_many_matrices_as_there_are(monkeypatch):
+    sizes = []
+
+    monkeypatch.setattr(factors, "launch", lambda *given: sizes.append(given[2:]))
+    monkeypatch.setattr(factors, "n_threads", lambda: 64)
+    monkeypatch.setattr(factors, "compile_block", lambda *_: 0)
+    eliminate(np.tile(np.eye(200), (2, 1, 1)), 1e-9)
+    assert {workers for _, workers in sizes} == {2}

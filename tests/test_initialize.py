@@ -298,6 +298,19 @@ def test_sample_moments():
     assert (draw_sample(as_rows(constant), 1, np.random.default_rng(0)).variance == 0.0).all()
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_given_precisions_are_neither_changed_nor_kept(kind):
+    """They are not copied where they are what is asked for already."""
+    fam = family(kind)
+    precisions = {"full": np.tile(4.0 * np.eye(3), (2, 1, 1)), "tied": 4.0 * np.eye(3), "diag": np.full((2, 3), 4.0)}
+    theirs = precisions.get(kind, np.full(2, 4.0))
+    before = theirs.copy()
+    start = check_start("kmeans", None, None, theirs, family=fam, n_components=2, n_features=3)
+    np.testing.assert_array_equal(theirs, before)
+    assert theirs.flags.writeable
+    assert not np.shares_memory(theirs, start.covariances)
+
+
 @pytest.mark.parametrize("n_features", [2, 20])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("first", [0.0, 30.0, 1e6, 1e12])

@@ -161,15 +161,17 @@ def test_weights(kind, d, where):
     check(raw, x, params, w)
 
 
-@pytest.mark.parametrize(("kind", "d"), [("tied", 9), ("diag", 9), ("spherical", 9), ("full", 9), ("full", 60)])
+@pytest.mark.parametrize(
+    ("kind", "d"), [("tied", 9), ("diag", 9), ("spherical", 9), ("full", 9), ("full", 15), ("full", 60)]
+)
 @dtypes
-@pytest.mark.parametrize("k", [1, 3, 9])
+@pytest.mark.parametrize("k", [1, 3, 4, 7, 9])
 @pytest.mark.parametrize("distance", [0.1, 0.95])
 def test_near_and_far_components_take_two_ways_to_the_same_sums(kind, d, dtype, k, distance, monkeypatch):
     """The ways for near components, with overlap and at the largest distance at which they are used, and plain ones.
 
-    Overlapping full components take their moments by products (9 features, 9 components), by Gram matrices (60
-    features) or from gathered rows.
+    Overlapping full components take their moments by products (9 and 15 features, four components and more), by Gram
+    matrices (60 features) or from gathered rows.
     """
     size = np.dtype(dtype).itemsize
     limit = programs.NEAR[size]

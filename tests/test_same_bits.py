@@ -318,3 +318,21 @@ def test_an_aligned_run_of_blocks_can_be_summed_elsewhere():
     partials = list(rng.normal(size=(512, 8)) * 10.0 ** rng.integers(-8, 9, (512, 8)))
     halves = [fold_of(partials[:256]), fold_of(partials[256:])]
     np.testing.assert_array_equal(fold_of(halves), fold_of(partials))
+
+
+@dtypes
+def test_large_sums_are_folded_by_several_threads_to_the_same_bits(dtype, monkeypatch):
+    """Each thread then takes a part of the numbers; small sums are folded by one."""
+    x, w, density = problem("full", 9, dtype, n=60_000)
+    rows, scatter = as_rows(x, w), covariance.family("full").scatter
+    alone, items = bits(passes.Accumulator(rows, scatter, n_threads=2)(density)), []
+
+    def launch(code, table, count, workers):
+        items.append((count, workers))
+        _jit.launch(code, table, count, workers)
+
+    monkeypatch.setattr(runner, "launch", launch)
+    monkeypatch.setattr(runner, "FOLD_TOGETHER", 0)
+    assert bits(passes.Accumulator(rows, scatter, n_threads=2)(density)) == alone
+    assert items
+    assert all(count == 2 == workers for count, workers in items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import time
 from importlib import metadata
@@ -15,11 +16,22 @@ from fastgmm.cli.outputs import emit
 from fastgmm.cli.report import align, count, describe_mixture
 from fastgmm.cli.wording import for_shell
 from fastgmm.covariance import FAMILIES
+from fastgmm.data import open_rows
 from fastgmm.estimators.gaussian import GaussianMixture
 from fastgmm.mixture import Mixture
 from fastgmm.persist import load, read_header
 
 __all__ = ["info", "warmup"]
+
+_PROBLEMS = (
+    *((n_features, 0.0, tuple(FAMILIES)) for n_features in (1, 2, 3, 4, 16)),
+    (16, 100.0, tuple(FAMILIES)),
+    *((192, apart, ("full",)) for apart in (0.0, 100.0)),
+)
+"""Numbers of features, distances between two clusters and families that take all kernels of passes together: few
+features have their own, so have components near one another and far apart, and large covariances what prepares them."""
+
+_MANY_ROWS = 100_000  # for several threads
 
 PACKAGES = ("numpy", "scipy", "numba", "matplotlib", "pyarrow", "scikit-learn", "tqdm")
 
@@ -39,16 +51,19 @@ def warmup(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     before = cache_info()
-    for dtype in (np.float64, np.float32):
-        # One, two and many features: kernels for few features are not those for many.
-        for n_features in (1, 2, 3, 4, 16):
-            x = rng.normal(size=(256, n_features)).astype(dtype)
-            for covariance_type in FAMILIES:
-                model = GaussianMixture(2, covariance_type=covariance_type, max_iter=2, tol=1e3, random_state=0)
-                model.fit(x, sample_weight=np.ones(len(x)))
-                model.fit(x)
-                for use in (model.predict, model.predict_proba, model.score_samples):
-                    use(x)
+    for dtype, (n_features, apart, kinds) in itertools.product((np.float64, np.float32), _PROBLEMS):
+        x = rng.normal(size=(max(256, 8 * n_features), n_features))
+        x[: len(x) // 2] += apart
+        x = x.astype(dtype)
+        for covariance_type in kinds:
+            model = GaussianMixture(2, covariance_type=covariance_type, max_iter=2, tol=1e3, random_state=0)
+            model.fit(x, sample_weight=np.ones(len(x)))
+            model.fit(x)
+            for use in (model.predict, model.predict_proba, model.score_samples):
+                use(x)
+    x = rng.normal(size=(_MANY_ROWS, 2))
+    for rows in (x, open_rows(lambda: iter((x,)))):  # launches over arrays and over streams are two
+        GaussianMixture(2, max_iter=2, tol=1e3, random_state=0).fit(rows)
     seconds = time.perf_counter() - start
     after = cache_info()
     compiled = after["misses"] - before["misses"]

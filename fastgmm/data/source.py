@@ -209,7 +209,7 @@ def _as_array(X: Any, name: str) -> Array:
         raise InvalidDataError(msg) from error
     if array.ndim == 0 and array.dtype.kind == "O":  # NumPy made nothing of it
         msg = f"{name} must be an array-like of shape (n_samples, n_features); got {type(X).__name__}"
-        if callable(X) or isinstance(X, Iterable):
+        if callable(X) or (isinstance(X, Iterable) and not isinstance(X, np.ndarray)):
             msg += ". Pass a function that returns an iterator over blocks of rows to fastgmm.open_rows"
         raise InvalidDataTypeError(msg)
     return array

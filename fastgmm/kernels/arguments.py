@@ -55,8 +55,8 @@ ALIGNMENT = 64  # bytes
     OUT,
     TOP,  # address of what is added to every log-density in OUT, float64, or 0
     STACK,  # of the fold: address of the levels
-    DEPTH,  # of the fold: address of the counters
-    SEGMENT,  # of the fold: elements a segment
+    DEPTH,  # of the fold: blocks before those of this wave
+    SEGMENT,  # of the fold: elements a segment; of factors: whether a matrix takes several launches; of packing: stride
     COUNT,  # of the fold: filled slots
     LEVELS,
     PART_FIRST,  # a block may be done in parts: this one begins so many rows after the block

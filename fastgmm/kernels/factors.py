@@ -249,7 +249,7 @@ def _plan(n: int, mode: int) -> tuple[npt.NDArray[np.int64], int, float]:
     width = -(-n // PIVOTS) * PIVOTS
     seconds = matrix_seconds(n)
     table = a.table()
-    table[a.N_FEATURES], table[a.PADDED], table[a.N_ROWS], table[a.MODE] = n, width, n, mode
+    table[a.N_FEATURES], table[a.PADDED], table[a.MODE] = n, width, mode
     table[a.PART_ROWS] = max(int(width * min(LAUNCH_SECONDS / seconds, 1.0)) // PIVOTS, 1) * PIVOTS
     table[a.SEGMENT] = int(table[a.PART_ROWS] < n)
     table[a.SCRATCH_BYTES] = 8 * scratch_numbers(width)
@@ -311,6 +311,7 @@ def _launch(table: npt.NDArray[np.int64], k: int, n: int, seconds: float) -> Non
     """Do all parts of K matrices, as many in a launch as Ctrl-C may wait for."""
     workers = 1 if k == 1 or k * seconds < SERIAL_SECONDS else n_threads()
     count = min(k, max(int(workers * LAUNCH_SECONDS / seconds), workers))
+    workers = min(workers, count)
     code, part = compile_block(factor_block, "float64"), int(table[a.PART_ROWS])
     scratch = np.empty(workers * scratch_numbers(-(-n // PIVOTS) * PIVOTS))
     table[a.SCRATCH] = address(scratch)

@@ -52,8 +52,9 @@ def shifted_density(
 ) -> None:
     """out[row] = log_norm - |W x_row + shift|^2 / 2 for the rows of `count` panels, W lower triangular.
 
-    `shift` is -W times the component's mean. tops[row] becomes out[row] where that is larger, or not -inf where there
-    were no components before. Of the panel's rows at `ahead`, as long as here, the first `share` numbers are asked for.
+    `shift` is -W times the component's mean. tops[row] becomes the larger of itself and out[row], or out[row] where
+    `before` is 0, and -inf for what is no number. Of the panel's rows at `ahead`, as long as here, the first `share`
+    numbers are asked for.
     """
     width = V * e.lanes
     constant = e.broadcast(log_norm)

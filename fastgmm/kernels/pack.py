@@ -1,7 +1,7 @@
 """Inverse factors of large models in the layouts that a pass reads, one component an item.
 
-`layout.pack_triangles` and `matrix_full.split` say in NumPy what these layouts are; in NumPy, packing takes as long as
-finding the factors, in one thread.
+`layout.pack_triangles` and `matrix_twins.pack_tiles` say in NumPy what these layouts are; in NumPy, packing takes as
+long as finding the factors, in one thread.
 """
 
 from __future__ import annotations

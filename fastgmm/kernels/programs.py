@@ -38,8 +38,8 @@ FEW_PAIRS = 1 << 17
 PRODUCT_COMPONENTS, PRODUCT_FEATURES = 8, 48
 FEW_COMPONENTS, FEW_FEATURES = 4, 16
 """From so many components on, and up to so many features, moments are taken from products that components share: with
-fewer components forming the products costs more than it saves, but later where rows are short, so that much of a
-component's own triangle is padding; with more features little of it is."""
+fewer components forming the products costs more than it saves, though less so where rows are short, since much of a
+component's own triangle is padding then; with more features little of it is."""
 
 MODERATE = 1e-12, 1e12
 """Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of

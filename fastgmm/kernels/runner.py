@@ -275,7 +275,7 @@ class Runner:
         table[a.N_FEATURES], table[a.PADDED], table[a.N_COMPONENTS], table[a.SIZE] = d, padded, k, size
         table[a.SLOTS] = address(self._slots)
         table[a.SCRATCH], table[a.SCRATCH_BYTES] = address(self._scratch), scratch_bytes
-        table[a.STACK], table[a.SEGMENT] = address(self._stack), SEGMENT
+        table[a.STACK] = address(self._stack)
 
 
 def reads_ahead(rows: Any) -> bool:

@@ -5,7 +5,7 @@
 
 What a kernel does is decided when it is compiled, and compiled code outlives a change of its source, so every mutant is
 written into a copy of the checkout and tested by a process of its own, with a cache of kernels of its own: ten to
-thirty seconds each. It is caught by a failing test, a crash, or a limit of time. Those that no test notices are listed
+sixty seconds each. It is caught by a failing test, a crash, or a limit of time. Those that no test notices are listed
 on the standard error; docs/reliability.md explains those that are left.
 """
 
@@ -23,10 +23,12 @@ from pathlib import Path
 from tests.tools.mutants import Mutant, mutants
 from tests.tools.mutate import TOP, name_of
 
-KERNELS, SMALL, SOFTMAX, PASSES = (f"tests/test_{name}.py" for name in ("kernels", "small", "softmax", "passes"))
+KERNELS, NEAR, SMALL, SOFTMAX, PASSES = (
+    f"tests/test_{name}.py" for name in ("kernels", "kernels_near", "small", "softmax", "passes")
+)
 TESTS = {
     "near_small": ((SMALL,), ""),
-    "near_tiles": ((PASSES,), "(near_and_far or one_by_one and 17) and not full"),
+    "near_tiles": ((NEAR, PASSES), "tiles_of_near or (near_and_far or one_by_one and 17) and not full"),
     "normalise": ((KERNELS,), "normalise"),
     "entry": ((KERNELS,), "enter_rows"),
     "softmax": ((SOFTMAX, SMALL), "softmax or exp or log or density or panel"),
