@@ -53,7 +53,8 @@ def compare(dtype: str) -> str:
     if not figures:
         return MISSING
     cases = [name for name in SHAPES if name in figures]
-    ran = {name for c in cases for name, row in figures[c]["rows"].items() if "cannot" not in row}
+    tried = [(name, row) for c in cases for name, row in figures[c]["rows"].items() if "cannot" not in row]
+    ran = {name for name, _ in tried}
     peers = [p for p in PEERS if p is not OURS and p.name in ran]
     rows, failed = [], []
     for name in cases:
@@ -67,7 +68,7 @@ def compare(dtype: str) -> str:
     text = table(["case: type, N, D, K", "fastgmm, ms", *(p.name for p in peers)], rows)
     about = dict(figures[cases[-1]]["where"])
     for key in ("commit", "date"):  # cases may have been measured one at a time
-        about[key] = ", ".join(sorted({str(row[key]) for c in cases for row in figures[c]["rows"].values()}))
+        about[key] = ", ".join(sorted({str(row[key]) for _, row in tried}))
     notes = [
         "Milliseconds of an EM iteration for fastgmm, then each library's time over it: above 1 fastgmm is faster, a "
         "loss is bold. `*`: fewer than three rounds. `-`: no such covariances or dtype. Empty: not run.",

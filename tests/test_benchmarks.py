@@ -294,6 +294,19 @@ def test_a_loss_and_few_rounds_show():
     assert tables.cell(None) == ""
 
 
+def test_a_table_names_the_commits_of_what_was_measured_only(monkeypatch):
+    case = next(iter(tables.SHAPES))
+    where = {"cpu": "a CPU", "python": "3", "numpy": "2", "numba": "0", "threads": 2}
+    row = {"seconds": 1.0, "ratio": 1.0, "times": {"0": 1.0}, "date": "today", "commit": "abc"}
+    cannot = {"cannot": "no float64", "date": "long ago", "commit": "xyz"}
+    figures = {case: {"rows": {OURS.name: row, "gmmx": cannot}, "where": where}}
+    monkeypatch.setattr(tables, "load", lambda _: figures)
+    text = tables.compare("float64")
+    assert "commit abc, today." in text
+    assert "xyz" not in text
+    assert "long ago" not in text
+
+
 def test_paste_replaces_between_markers_only():
     page = "before\n<!-- a: how -->\nold\n<!-- end -->\nafter\n<!-- b: how -->\n<!-- end -->\n"
     once = record.paste(page, "a", "new")
