@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+SHORT, LONGER = 4, 12
+"""EM iterations of a fit. What a fit does once, before and after them, weighs a third in the longer."""
+
+
+def stem(dtype: str, iterations: int) -> str:
+    """Name of the file of figures: longer fits have files of their own."""
+    return f"compare-{dtype}" if iterations <= SHORT else f"compare-longer-{dtype}"
+
 
 def run_case(case: Case, peers: list[Peer], options: argparse.Namespace, folder: Path) -> dict[str, Row]:
     """Run one case with every peer and return its rows of the table, by the peer's name."""
@@ -141,7 +149,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--peers", help=f"comma-separated libraries, of {', '.join(dict.fromkeys(p.library for p in PEERS))}"
     )
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
-    parser.add_argument("--iterations", type=int, default=4, help="EM iterations of a fit (default: %(default)s)")
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=SHORT,
+        help="EM iterations of a fit (default: %(default)s; more: another table)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="at most so many rounds (default: %(default)s)")
     parser.add_argument(
         "--budget", type=float, default=np.inf, metavar="MINUTES", help="for the rounds of a case; a slow peer sits out"
@@ -210,7 +223,8 @@ def keep(name: str, case: Case, rows: dict[str, Row], where: dict[str, Any]) -> 
 
     Their ratios stay too: each was taken within a round of its own run.
     """
-    figures = load(f"compare-{where['dtype']}") or {}
+    file = stem(where["dtype"], where["iterations"])
+    figures = load(file) or {}
     entry = figures.setdefault(name, {"n": case.n, "d": case.d, "k": case.k, "flops": case.flops, "rows": {}})
     for peer, row in rows.items():
         before = entry["rows"].get(peer, {})
@@ -218,7 +232,7 @@ def keep(name: str, case: Case, rows: dict[str, Row], where: dict[str, Any]) -> 
             continue  # the pass beyond the iterations weighs less in it
         entry["rows"][peer] = {**row, **{key: where[key] for key in ("date", "commit", "iterations", "peak_gflops")}}
     entry["where"] = where
-    save(f"compare-{where['dtype']}", figures)
+    save(file, figures)
 
 
 if __name__ == "__main__":

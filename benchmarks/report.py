@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+from benchmarks.compare import LONGER
 from benchmarks.data import CASES
 from benchmarks.record import PAGE, paste
 from benchmarks.tables import BLOCKS
@@ -25,7 +26,7 @@ SLOW = ("full-5e5-8-128", "full-2e5-32-64", "full-1e5-128-64")  # scikit-learn: 
 
 def _commands() -> dict[str, list[str]]:
     """Return the commands of each step."""
-    compare64, compare32, others, share = [], [], [], []
+    compare64, compare32, longer, others, share = [], [], [], [], []
     for case in CASES:
         one = f"compare --cases {case.name}"
         slow = case.name in SLOW
@@ -33,6 +34,8 @@ def _commands() -> dict[str, list[str]]:
         if case.covariance_type in {"full", "diag"}:
             compare64.append(f"{one} --peers onedal --rounds 5 --budget 0.4")
             compare32.append(f"{one} --peers onedal --dtype float32 --rounds 5 --budget 0.4")
+            fits = f"{one} --peers onedal --iterations {LONGER} --rounds 5 --budget 0.4"
+            longer += [fits, f"{fits} --dtype float32"]
         else:
             compare32.append(f"{one} --peers fastgmm --dtype float32 --rounds 5 --budget 0.4")
         if not slow:
@@ -51,6 +54,7 @@ def _commands() -> dict[str, list[str]]:
         "memory": ["memory"],
         "onedal-and-sklearn": compare64,
         "float32": compare32,
+        "longer": longer,
         "others": others,
     }
 

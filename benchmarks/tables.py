@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.compare import LONGER, SHORT, stem
 from benchmarks.data import CASES
 from benchmarks.growth import AT, off_line, spread
 from benchmarks.peers import OURS, PEERS
@@ -16,6 +17,8 @@ from benchmarks.share import problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from benchmarks.peers import Peer
 
 SHAPES = {c.name: f"{c.covariance_type}, {c.n:.0e}, {c.d}, {c.k}".replace("e+0", "e") for c in CASES}
 MISSING = "Not measured yet."
@@ -47,24 +50,30 @@ def cell(row: dict[str, Any] | None) -> str:
     return f"{factor(row['ratio'])}{few}{mark}"
 
 
+def cells(found: dict[str, Any], peers: list[Peer]) -> list[str]:
+    """Return what a table shows for a case: our milliseconds, if any, and a cell for each peer."""
+    ours = found.get(OURS.name)
+    return [digits(1e3 * ours["seconds"]) if ours else "", *(cell(found.get(p.name)) for p in peers)]
+
+
+def failures(figures: dict[str, Any], peers: list[Peer], more: str = "") -> list[str]:
+    """Return a paragraph on who failed at what, if any did."""
+    rows = [(p.name, name, figures[name]["rows"].get(p.name)) for name in SHAPES if name in figures for p in peers]
+    lines = [f"- {peer}, {SHAPES[name]}{more}: {row['error']}" for peer, name, row in rows if cell(row) == "failed"]
+    return ["Failed:\n\n" + "\n".join(lines)] if lines else []
+
+
 def compare(dtype: str) -> str:
     """Return the comparison of one dtype."""
-    figures = load(f"compare-{dtype}")
+    figures = load(stem(dtype, SHORT))
     if not figures:
         return MISSING
     cases = [name for name in SHAPES if name in figures]
     tried = [(name, row) for c in cases for name, row in figures[c]["rows"].items() if "cannot" not in row]
     ran = {name for name, _ in tried}
     peers = [p for p in PEERS if p is not OURS and p.name in ran]
-    rows, failed = [], []
-    for name in cases:
-        found = figures[name]["rows"]
-        ours = found[OURS.name]
-        rows.append([SHAPES[name], digits(1e3 * ours["seconds"]), *(cell(found.get(p.name)) for p in peers)])
-        for peer in peers:
-            row = found.get(peer.name)
-            if cell(row) == "failed":
-                failed.append(f"- {peer.name}, {SHAPES[name]}: {row['error']}")
+    failed = failures(figures, peers)
+    rows = [[SHAPES[name], *cells(figures[name]["rows"], peers)] for name in cases]
     text = table(["case: type, N, D, K", "fastgmm, ms", *(p.name for p in peers)], rows)
     about = dict(figures[cases[-1]]["where"])
     for key in ("commit", "date"):  # cases may have been measured one at a time
@@ -74,15 +83,42 @@ def compare(dtype: str) -> str:
         "loss is bold. `*`: fewer than three rounds. `-`: no such covariances or dtype. Empty: not run.",
         where(about),
     ]
-    if failed:
-        notes.append("Failed:\n\n" + "\n".join(failed))
-    return "\n\n".join([text, *notes])
+    return "\n\n".join([text, *notes, *failed])
+
+
+def longer() -> str:
+    """Return the comparison of longer fits: both dtypes side by side, for the libraries that take part."""
+    figures = {dtype: load(stem(dtype, LONGER)) or {} for dtype in ("float64", "float32")}
+    ran = [row for cases in figures.values() for case in cases.values() for row in case["rows"].values()]
+    ran = [row for row in ran if "cannot" not in row]
+    if not ran:
+        return MISSING
+    names = {name for cases in figures.values() for case in cases.values() for name in case["rows"]}
+    peers = [p for p in PEERS if p is not OURS and p.name in names]
+    header = ["case: type, N, D, K"]
+    for dtype in figures:
+        header += [f"{dtype}: fastgmm, ms", *(p.name for p in peers)]
+    rows = [
+        [
+            SHAPES[name],
+            *(text for cases in figures.values() for text in cells(cases.get(name, {"rows": {}})["rows"], peers)),
+        ]
+        for name in SHAPES
+        if any(name in cases for cases in figures.values())
+    ]
+    failed = [line for dtype, cases in figures.items() for line in failures(cases, peers, f", {dtype}")]
+    about = dict(next(case for cases in figures.values() for case in cases.values())["where"])
+    for key in ("commit", "date"):
+        about[key] = ", ".join(sorted({str(row[key]) for row in ran}))
+    iterations = ", ".join(sorted({str(row["iterations"]) for row in ran}))
+    note = f"As above, fits of {iterations} iterations. {where(about)}"
+    return "\n\n".join([table(header, rows), note, *failed])
 
 
 def peers() -> str:
     """Return one row a peer: version, how close to plain NumPy, range of ratios, memory."""
     rows = []
-    tables = {dtype: load(f"compare-{dtype}") or {} for dtype in ("float64", "float32")}
+    tables = {dtype: load(stem(dtype, SHORT)) or {} for dtype in ("float64", "float32")}
     for peer in PEERS:
         found = {d: [c["rows"][peer.name] for c in t.values() if peer.name in c["rows"]] for d, t in tables.items()}
         ran = [row for several in found.values() for row in several if "seconds" in row]
@@ -233,6 +269,7 @@ def startup() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "compare-float64": lambda: compare("float64"),
     "compare-float32": lambda: compare("float32"),
+    "compare-longer": longer,
     "peers": peers,
     "peak": peak,
     "share-float64": lambda: share("float64"),

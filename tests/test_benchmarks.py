@@ -307,6 +307,27 @@ def test_a_table_names_the_commits_of_what_was_measured_only(monkeypatch):
     assert "long ago" not in text
 
 
+def test_longer_fits_have_a_table_of_their_own(monkeypatch):
+    assert compare.stem("float32", 2) == compare.stem("float32", compare.SHORT) == "compare-float32"
+    assert compare.stem("float32", compare.LONGER) == "compare-longer-float32"
+    case = next(iter(tables.SHAPES))
+    where = {"cpu": "a CPU", "python": "3", "numpy": "2", "numba": "0", "threads": 2}
+    about = {"times": {"0": 1.0}, "date": "today", "commit": "abc", "iterations": 12}
+    found = {OURS.name: {"seconds": 0.25, **about}, "oneDAL": {"seconds": 1.0, "ratio": 4.0, **about}}
+    failed = {OURS.name: {"seconds": 0.125, **about}, "oneDAL": {"error": "died", **about}}
+    figures = {
+        "compare-longer-float64": {case: {"rows": found, "where": where}},
+        "compare-longer-float32": {case: {"rows": failed, "where": where}},
+    }
+    monkeypatch.setattr(tables, "load", figures.get)
+    text = tables.longer()
+    assert f"| {tables.SHAPES[case]} | 250 | 4x* | 125 | failed |" in text
+    assert "fits of 12 iterations" in text
+    assert f"- oneDAL, {tables.SHAPES[case]}, float32: died" in text
+    monkeypatch.setattr(tables, "load", lambda _: None)
+    assert tables.longer() == tables.MISSING
+
+
 def test_paste_replaces_between_markers_only():
     page = "before\n<!-- a: how -->\nold\n<!-- end -->\nafter\n<!-- b: how -->\n<!-- end -->\n"
     once = record.paste(page, "a", "new")
