@@ -132,26 +132,33 @@ def add_total(e: Emitter, value: Value, target: Value, index: Value) -> None:
 
 @micro
 def largest(e: Emitter, resp: Value, count: Value, k: Value, stride: Value, labels: Value) -> None:
-    """labels[row] (int64) = the component of the largest log-density, the first of equal ones; -1 for none."""
+    """labels[row] (int64) = the component of the largest log-density, the first of equal ones; -1 for none.
+
+    `count` rows are whole panels.
+    """
     integers = ir.VectorType(e.integer, e.lanes)
 
     def every(value: int) -> Value:
         return ir.Constant(integers, [value] * e.lanes)
 
-    with e.loop(0, count, e.lanes) as t:
-        top = e.variable(e.constant(float("-inf")))
-        best = e.variable(every(-1))
+    with e.loop(0, count, V * e.lanes) as t:
+        rows = [e.add(t, v * e.lanes) for v in range(V)]
+        tops = [e.variable(e.constant(float("-inf"))) for _ in rows]
+        best = [e.variable(every(-1)) for _ in rows]
         with e.loop(0, k) as c:
-            x = e.load(resp, e.add(e.times(c, stride), t))
-            better = e.compare(">", x, e.get(top))
-            e.set(top, e.select(better, x, e.get(top)))
             number = e.builder.trunc(c, e.integer) if e.size == 4 else c
             one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), number, ir.Constant(I32, 0))
-            e.set(best, e.select(better, e.shuffle(one, one, [0] * e.lanes), e.get(best)))
-        for part in range(e.lanes // 8):
-            piece = e.get(best) if e.size == 8 else e.half(e.get(best), part)
-            wide = piece if e.size == 8 else e.builder.sext(piece, ir.VectorType(I64, 8))
-            e.store(wide, labels, e.add(t, part * 8))
+            numbers = e.shuffle(one, one, [0] * e.lanes)
+            for row, top, label in zip(rows, tops, best, strict=True):
+                x = e.load(resp, e.add(e.times(c, stride), row))
+                better = e.compare(">", x, e.get(top))
+                e.set(top, e.maximum(x, e.get(top)))
+                e.set(label, e.select(better, numbers, e.get(label)))
+        for row, label in zip(rows, best, strict=True):
+            for part in range(e.lanes // 8):
+                piece = e.get(label) if e.size == 8 else e.half(e.get(label), part)
+                wide = piece if e.size == 8 else e.builder.sext(piece, ir.VectorType(I64, 8))
+                e.store(wide, labels, e.add(row, part * 8))
 
 
 @micro
