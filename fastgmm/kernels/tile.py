@@ -175,25 +175,39 @@ def one_hot(
 ) -> None:
     """Hard responsibilities: resp[component, row] = 1 for the row's label, else 0; scale[row] = weight[row].
 
-    sums[0] += weight * log-density of the label, sums[2] += rows of positive weight without a label.
+    sums[0] += weight * log-density of the label, sums[2] += rows of positive weight without a label. `count` rows are
+    whole panels.
     """
+    wide = ir.VectorType(I64, 8)
+
+    def load(t: Value, part: int) -> Value:
+        """Labels of a part of a vector of rows."""
+        place = e.builder.bitcast(e.at(labels, e.add(t, part * 8)), wide.as_pointer())
+        return e.builder.load(place, align=8)
+
+    zero = ir.Constant(DOUBLE, 0.0)
+    density, lost = (e.variable(e.builder.load(e.at(sums, i))) for i in (0, 2))
     with e.loop(0, count) as t:
         label = e.builder.load(e.at(labels, t))
         w = e.builder.load(e.at(weight, t))
         found = e.builder.icmp_signed(">=", label, e.index(0))
-        first = e.builder.load(e.at(resp, e.add(e.times(e.builder.select(found, label, e.index(0)), stride), t)))
-        density = first if e.size == 8 else e.builder.fpext(first, DOUBLE)
-        zero = ir.Constant(DOUBLE, 0.0)
-        gain = e.builder.select(found, e.builder.fmul(w, density), zero)
-        e.builder.store(e.builder.fadd(e.builder.load(e.at(sums, 0)), gain), e.at(sums, 0))
-        lost = e.builder.and_(e.builder.not_(found), e.builder.fcmp_ordered(">", w, zero))
-        count_lost = e.builder.uitofp(lost, DOUBLE)
-        e.builder.store(e.builder.fadd(e.builder.load(e.at(sums, 2)), count_lost), e.at(sums, 2))
+        own = e.builder.load(e.at(resp, e.add(e.times(e.builder.select(found, label, e.index(0)), stride), t)))
+        own = own if e.size == 8 else e.builder.fpext(own, DOUBLE)
+        e.set(density, e.builder.fadd(e.get(density), e.builder.select(found, e.builder.fmul(w, own), zero)))
+        missed = e.builder.and_(e.builder.not_(found), e.builder.fcmp_ordered(">", w, zero))
+        e.set(lost, e.builder.fadd(e.get(lost), e.builder.uitofp(missed, DOUBLE)))
         usable = e.builder.select(found, w, zero)
         e.builder.store(usable if e.size == 8 else e.builder.fptrunc(usable, e.real), e.at(scale, t))
-        with e.loop(0, k) as c:
-            own = e.builder.icmp_signed("==", c, label)
-            e.builder.store(e.builder.uitofp(own, e.real), e.at(resp, e.add(e.times(c, stride), t)))
+    for i, total in ((0, density), (2, lost)):
+        e.builder.store(e.get(total), e.at(sums, i))
+    with e.loop(0, k) as c:
+        row = e.at(resp, e.times(c, stride))
+        one = e.builder.insert_element(ir.Constant(wide, ir.Undefined), c, ir.Constant(I32, 0))
+        numbers = e.shuffle(one, one, [0] * 8)
+        with e.loop(0, count, e.lanes) as t:
+            parts = [e.builder.icmp_signed("==", load(t, part), numbers) for part in range(e.lanes // 8)]
+            own = parts[0] if e.lanes == 8 else e.shuffle(*parts, range(e.lanes))
+            e.store(e.select(own, e.constant(1.0), e.zero()), row, t)
 
 
 def make_write(*, roots: bool) -> Any:
