@@ -19,7 +19,7 @@ import numpy as np
 from fastgmm.density import Density
 from fastgmm.errors import InvalidDataError, InvalidParameterError, NonFiniteDataError
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels.programs import PROGRAMS, common_centre, far_scalar, program_of, scatter_program, set_cut
+from fastgmm.kernels.programs import PROGRAMS, assignment, common_centre, program_of, scatter_program, set_cut
 from fastgmm.kernels.runner import Program, Runner
 from fastgmm.kernels.sums import MOMENTS, second, zeroth_and_first
 from fastgmm.kernels.unpack import unpack_moments
@@ -266,7 +266,7 @@ def assign(
     centers = np.ascontiguousarray(centers, np.float64)
     k = centers.shape[0]
     density = Density("scalar", centers, np.ones(k), np.zeros(k), np.zeros(k))
-    program, _ = far_scalar(density, rows.dtype)
+    program = assignment(density, rows.dtype)
     total = (Runner() if runner is None else runner).run(program, rows, a.ASSIGN)
     if total[a.LOST] > 0.0:
         raise_lost(rows)
@@ -306,7 +306,7 @@ def predict(rows: RowSource, density: Density, *, apart: bool = False) -> IntArr
     NonFiniteDataError
         If a row holds NaN or an infinity.
     """
-    program, _ = far_scalar(density, rows.dtype) if apart else _build(_untied(density, rows.dtype), rows.dtype)
+    program = assignment(density, rows.dtype) if apart else _build(_untied(density, rows.dtype), rows.dtype)[0]
     out = np.empty(rows.n_rows, np.int64)
     if Runner().run(program, rows, a.PREDICT, out)[a.LOST] > 0.0:
         raise_non_finite(rows)

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block
 from fastgmm.kernels.arguments import at, float64_pointer, pointer
-from fastgmm.kernels.programs import DensityLike, far_scalar
+from fastgmm.kernels.programs import DensityLike, assignment
 from fastgmm.kernels.runner import ELEMENT_NAMES, LAUNCH_SECONDS, Program, block_rows, row_seconds
 from fastgmm.kernels.workspace import helper
 
@@ -104,7 +104,7 @@ def lloyd_program(
     rounds : int
         At most so many.
     """
-    program, _ = far_scalar(density, dtype)
+    program = assignment(density, dtype)
     program.numbers[a.BLOCK] = compile_block(program.body, ELEMENT_NAMES[dtype.itemsize])
     program.numbers[a.ROUNDS] = rounds
     program.body = lloyd_block

@@ -14,9 +14,9 @@ from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.workspace import (
     NEGLIGIBLE_DIGITS,
     NEGLIGIBLE_DIGITS_SINGLE,
-    finish_labels,
     helper,
     load_weights,
+    write_labels,
 )
 
 NEAR_BYTES = (20 << 10, 50 << 10, 50 << 10)  # for the rows and responsibilities of a whole, half or quarter tile
@@ -84,7 +84,8 @@ def finish_near(table, first, count, total, tag, ws, slot):  # type: ignore[no-u
     """`finish_tile` for tiles whose panels `exponentials` has seen."""
     mode, k = table[a.MODE], table[a.N_COMPONENTS]
     if mode == a.PREDICT:
-        finish_labels(table, first, count, total, ws, slot)
+        tile.largest(ws.resp, total, k, TILE, ws.labels)
+        write_labels(table, first, count, ws, slot)
     elif mode == a.SCORE:
         top = float64_pointer(table[a.TOP])[0] if table[a.TOP] != 0 else 0.0
         softmax.row_logs(ws.work, ws.scale, ws.weight, total, top, ws.logs, slot)

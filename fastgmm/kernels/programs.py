@@ -21,7 +21,7 @@ from fastgmm.kernels.pack import pack_tiles, pack_triangles
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST, make_block
-from fastgmm.kernels.spherical import near_spherical_block, spherical_block
+from fastgmm.kernels.spherical import assign_block, near_spherical_block, spherical_block
 from fastgmm.kernels.tied import near_tied_block, scatter_block, tied_block
 
 Float64 = npt.NDArray[np.float64]
@@ -204,7 +204,7 @@ def _scalar(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]
     means = density.means - centre
     squares = _squares(means * density.factor[:, None])
     if not squares.max() <= NEAR[dtype.itemsize] ** 2:
-        return far_scalar(density, dtype)
+        return _far_scalar(density, dtype, spherical_block)
     program, top = _start(density, dtype, near_spherical_block, padded, 1)
     _about(program, centre)
     program.arrays[a.MEANS] = layout.pack_components(means, dtype)
@@ -213,10 +213,15 @@ def _scalar(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]
     return program, top
 
 
-def far_scalar(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
-    """The program for a scale a component wherever the components lie; also that of k-means."""
+def assignment(density: DensityLike, dtype: np.dtype[Any]) -> Program:
+    """The program of k-means: which of equal spheres is the nearest, for modes ASSIGN and PREDICT."""
+    return _far_scalar(density, dtype, assign_block)[0]
+
+
+def _far_scalar(density: DensityLike, dtype: np.dtype[Any], body: Any) -> tuple[Program, float]:
+    """The program for a scale a component wherever the components lie."""
     padded = layout.padded_width(density.means.shape[1], dtype.itemsize)
-    program, top = _start(density, dtype, spherical_block, padded, 1)
+    program, top = _start(density, dtype, body, padded, 1)
     program.numbers[a.WHITE] = 1
     program.arrays[a.MEANS] = layout.pack_components(density.means, dtype)
     program.arrays[a.FACTORS] = density.factor.astype(dtype)
@@ -328,6 +333,7 @@ BODIES: dict[str, Any] = {
     "diag": diag_block,
     "near diag": near_diag_block,
     "spherical": spherical_block,
+    "assign": assign_block,
     "near spherical": near_spherical_block,
     "tied": tied_block,
     "near full": near_full_block,

@@ -188,6 +188,12 @@ def finish_labels(table, first, count, total, ws, slot):  # type: ignore[no-unty
     if table[a.MODE] == a.ASSIGN:
         tile.one_hot(ws.resp, ws.labels, ws.weight, ws.scale, total, k, TILE, slot)
         return
+    write_labels(table, first, count, ws, slot)
+
+
+@helper
+def write_labels(table, first, count, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
+    """What PREDICT asks for, from labels."""
     out = int64_pointer(table[a.OUT])
     lost = 0
     for i in range(count):
@@ -201,10 +207,11 @@ def make_finish(exponentials: Any, write_probabilities: Any) -> Any:
 
     @helper
     def finish_tile(table, first, count, total, tag, ws, slot):  # type: ignore[no-untyped-def]  # Numba code
-        """From log-densities to what the mode asks for; after FIT and ASSIGN, resp * scale are the responsibilities."""
+        """From log-densities to what the mode (not ASSIGN) asks for; after FIT, resp * scale are responsibilities."""
         mode, k, known = table[a.MODE], table[a.N_COMPONENTS], table[a.TOPS]
-        if mode == a.PREDICT or mode == a.ASSIGN:
-            finish_labels(table, first, count, total, ws, slot)
+        if mode == a.PREDICT:
+            tile.largest(ws.resp, total, k, TILE, ws.labels)
+            write_labels(table, first, count, ws, slot)
             return
         if mode == a.SCORE:
             digits = NEGLIGIBLE_DIGITS if table[a.SIZE] == 8 else NEGLIGIBLE_DIGITS_SINGLE
