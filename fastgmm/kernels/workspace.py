@@ -11,6 +11,7 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels import entry, near, normalise, softmax, tile
 from fastgmm.kernels._cache import stamp
 from fastgmm.kernels._jit import inlined
+from fastgmm.kernels._parts import options
 from fastgmm.kernels.arguments import TILE, aligned, at, float64_pointer, int32_pointer, int64_pointer, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.simd import VECTOR_BYTES
@@ -26,7 +27,7 @@ def helper(function: Any) -> Any:
     Its name gets a digest of its code and closure: Numba names a symbol after the function and a counter, and two
     closures of one factory, cached by different processes, would otherwise meet in a third under one name.
     """
-    return numba.extending.register_jitable(stamp(function))
+    return numba.extending.register_jitable(**options())(stamp(function))
 
 
 aligned_ = helper(aligned)

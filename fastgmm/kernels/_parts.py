@@ -1,0 +1,57 @@
+"""Helpers of blocks are compiled once: with the block that they become part of.
+
+Numba optimises a function that others call, and makes machine code of it, before it links it into a caller, where both
+happen again. Nobody calls the helpers of a block by themselves, so the first time is lost: a seventh of what the first
+fit of a new machine waits for. Here a helper's code is kept as it is, to be linked.
+
+The names of Numba's that this file touches are private ones. Should one be gone, helpers are compiled as Numba does it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from numba.core import codegen, compiler
+
+_TOUCHED = (
+    *("codegen", "get_pointer_to_function"),
+    *("_ensure_finalized", "_finalize_final_module", "_optimize_final_module"),
+)
+
+
+class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+    """Code that is linked, never run from here."""
+
+    @property
+    def codegen(self) -> Any:
+        """What a function's environment would be given to, which code that never raises does not look at."""
+        return SimpleNamespace(set_env=lambda *_: None)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:  # noqa: ARG002 -- Numba's signature
+        """0: there is no machine code."""
+        self._ensure_finalized()
+        return 0
+
+
+class _Compiler(compiler.Compiler):  # type: ignore[misc]  # Numba has no types
+    """Numba's own, with a library that is a part."""
+
+    def define_pipelines(self) -> Any:
+        """As the class above, once the library is chosen."""
+        state = self.state
+        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+        return super().define_pipelines()
+
+
+def options() -> dict[str, Any]:
+    """The options of Numba's with which a helper is compiled."""
+    plain = {"no_cfunc_wrapper": True}
+    there = all(hasattr(codegen.JITCodeLibrary, name) for name in _TOUCHED)
+    return {**plain, "pipeline_class": _Compiler} if there else plain
