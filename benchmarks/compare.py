@@ -111,7 +111,7 @@ def check(problem: Problem, peers: list[Peer], rows: dict[str, Row], options: ar
             theirs = oracle.State(*(fitted[f].astype(float) for f in oracle.State._fields))
         row["difference"] = oracle.difference(theirs, reference.state, problem.case.covariance_type)
         row["tolerance"] = peer.tolerance(options.dtype)
-        row["same"] = reference.same(row["difference"], row["tolerance"])
+        row["same"] = reference.same(row["difference"], row["tolerance"], options.dtype)
         if row["log_likelihood"] is not None:
             # some libraries report the log-likelihood of the parameters before the last M-step; the table says which
             errors = [abs(row["log_likelihood"] / value - 1.0) for value in reference.history[:-3:-1]]

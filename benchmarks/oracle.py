@@ -91,6 +91,10 @@ def one_blas_thread() -> AbstractContextManager[object]:
     return threadpool_limits(1, "blas")
 
 
+RESOLUTION = {"float64": 1e-10, "float32": 5e-5}
+"""Differences, as `difference` measures them, that rounding alone makes in fits of such rows."""
+
+
 class Reference(NamedTuple):
     """What a library's result is held against after some iterations."""
 
@@ -98,9 +102,14 @@ class Reference(NamedTuple):
     step: float  # how far the last iteration went, as `difference` measures it
     history: list[float]
 
-    def same(self, difference: float, tolerance: float) -> bool:
-        """Return whether a result with this difference can be of the same number of iterations from the same start."""
-        return bool(difference < min(tolerance, self.step / 10))
+    def same(self, difference: float, tolerance: float, dtype: str = "float64") -> bool:
+        """Return whether a result with this difference can be of the same number of iterations from the same start.
+
+        Where the last iteration changed less than the dtype's rounding can tell, the difference says nothing of their
+        number, and only the tolerance counts.
+        """
+        step = self.step / 10
+        return bool(difference < (tolerance if step < RESOLUTION[dtype] else min(tolerance, step)))
 
 
 def reference(problem: Problem, iterations: int, folder: Path | None = None) -> Reference:

@@ -105,6 +105,14 @@ def test_one_iteration_more_or_less_is_other_work(kind):
         assert not reference.same(oracle.difference(wrong, reference.state, kind), 1.0)
 
 
+def test_a_step_below_rounding_says_nothing_of_the_number_of_iterations():
+    state = oracle.reference(build(Case(600, 3, 2)), 1).state
+    assert oracle.Reference(state, 1e-5, []).same(1e-4, 1e-3, "float32")
+    assert not oracle.Reference(state, 1e-5, []).same(1e-4, 1e-3, "float64")
+    assert not oracle.Reference(state, 1e-3, []).same(2e-4, 1e-3, "float32")
+    assert not oracle.Reference(state, 0.0, []).same(1e-4, 1e-8, "float64")
+
+
 @pytest.mark.parametrize("field", [0, 1, 2])
 def test_nan_in_any_parameter_is_not_the_same(field):
     problem = build(Case(600, 3, 2))

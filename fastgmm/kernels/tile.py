@@ -206,7 +206,7 @@ def one_hot(
         numbers = e.shuffle(one, one, [0] * 8)
         with e.loop(0, count, e.lanes) as t:
             parts = [e.builder.icmp_signed("==", load(t, part), numbers) for part in range(e.lanes // 8)]
-            own = parts[0] if e.lanes == 8 else e.shuffle(*parts, range(e.lanes))
+            own = parts[0] if e.lanes == 8 else e.shuffle(parts[0], parts[1], range(e.lanes))
             e.store(e.select(own, e.constant(1.0), e.zero()), row, t)
 
 
