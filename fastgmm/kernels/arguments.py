@@ -56,9 +56,11 @@ ALIGNMENT = 64  # bytes
     TOP,  # address of what is added to every log-density in OUT, float64, or 0
     STACK,  # of the fold: address of the levels
     DEPTH,  # of the fold: blocks before those of this wave
-    SEGMENT,  # of the fold: elements a segment; of factors: whether a matrix takes several launches; of packing: stride
+    SEGMENT,  # of the fold: elements a segment
     COUNT,  # of the fold: filled slots
-    LEVELS,
+    SEVERAL,  # of factors: 1 where a matrix takes several launches, else 0
+    MATRIX_STEP,  # of packing: elements from one matrix to the next
+    ROW_STEP,  # of packing: elements from one row of a matrix to the next
     PART_FIRST,  # a block may be done in parts: this one begins so many rows after the block
     PART_ROWS,  # and has at most so many
     BLOCK,  # of k-means in one launch: address of the pass
@@ -66,7 +68,7 @@ ALIGNMENT = 64  # bytes
     ROUNDS,  # passes at most
     FAILED,  # of factors: address of the pivots that were none
     N_SLOTS_IN_TABLE,
-) = range(47)
+) = range(49)
 
 # -- a slot: the partial sums of a block, float64 ----------------------------------------------------------------------
 LOG_LIKELIHOOD, LOG_LARGEST, LOST, TOTAL_WEIGHT = range(4)

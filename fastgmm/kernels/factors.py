@@ -196,7 +196,7 @@ def factor_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # N
     n, width = table[a.N_FEATURES], table[a.PADDED]
     first = table[a.PART_FIRST]
     end = min(first + table[a.PART_ROWS], n)
-    square = float64_pointer(table[a.SCRATCH] + (item if table[a.SEGMENT] != 0 else worker) * table[a.SCRATCH_BYTES])
+    square = float64_pointer(table[a.SCRATCH] + (item if table[a.SEVERAL] != 0 else worker) * table[a.SCRATCH_BYTES])
     spare, shares = at(square, PIVOTS * (PIVOTS + 1)), at(square, PIVOTS * (PIVOTS + 1 + width))
     upper = at(square, PIVOTS * (PIVOTS + 1 + 2 * width))
     item += table[a.FIRST_BLOCK]
@@ -251,7 +251,7 @@ def _plan(n: int, mode: int) -> tuple[npt.NDArray[np.int64], int, float]:
     table = a.table()
     table[a.N_FEATURES], table[a.PADDED], table[a.MODE] = n, width, mode
     table[a.PART_ROWS] = max(int(width * min(LAUNCH_SECONDS / seconds, 1.0)) // PIVOTS, 1) * PIVOTS
-    table[a.SEGMENT] = int(table[a.PART_ROWS] < n)
+    table[a.SEVERAL] = int(table[a.PART_ROWS] < n)
     table[a.SCRATCH_BYTES] = 8 * scratch_numbers(width)
     return table, width, seconds
 

@@ -83,19 +83,19 @@ def split_tiles(e: Emitter, out: Value, factor: Value, n: Value, stride: Value) 
 
 
 def triangle_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code: its types are Numba's
-    """Factor FIRST_BLOCK + `item` at OUT, FACTOR_LENGTH apart, from ROWS, SEGMENT apart, its rows PADDED apart."""
+    """Factor FIRST_BLOCK + `item` at OUT, FACTOR_LENGTH apart, from ROWS, MATRIX_STEP and a row ROW_STEP apart."""
     item += table[a.FIRST_BLOCK]
     out = at(pointer(table[a.OUT], tag), item * table[a.FACTOR_LENGTH])
-    factor = at(float64_pointer(table[a.ROWS]), item * table[a.SEGMENT])
-    transpose_blocks(out, factor, table[a.N_FEATURES], table[a.PADDED])
+    factor = at(float64_pointer(table[a.ROWS]), item * table[a.MATRIX_STEP])
+    transpose_blocks(out, factor, table[a.N_FEATURES], table[a.ROW_STEP])
 
 
 def tiles_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Numba code
     """The same for matrix units."""
     item += table[a.FIRST_BLOCK]
     out = at(pointer(table[a.OUT], tag), item * table[a.FACTOR_LENGTH])
-    factor = at(float64_pointer(table[a.ROWS]), item * table[a.SEGMENT])
-    split_tiles(out, factor, table[a.N_FEATURES], table[a.PADDED])
+    factor = at(float64_pointer(table[a.ROWS]), item * table[a.MATRIX_STEP])
+    split_tiles(out, factor, table[a.N_FEATURES], table[a.ROW_STEP])
 
 
 def pack_triangles(factors: Float64, dtype: npt.DTypeLike) -> Real:
@@ -122,7 +122,7 @@ def _pack(body: Body, factors: Float64, dtype: np.dtype[Any], length: int) -> Re
     out: Real = aligned_empty(k * length * dtype.itemsize).view(dtype)  # a tile's row is then a line of the cache
     table = a.table()
     table[a.N_FEATURES], table[a.FACTOR_LENGTH] = n, length
-    table[a.SEGMENT], table[a.PADDED] = factors.strides[0] // 8, factors.strides[1] // 8
+    table[a.MATRIX_STEP], table[a.ROW_STEP] = factors.strides[0] // 8, factors.strides[1] // 8
     table[a.ROWS], table[a.OUT] = address(factors), address(out)
     launch_each(body, ELEMENT_NAMES[dtype.itemsize], table, k, n * n * SECONDS)
     return out.reshape(k, length)
