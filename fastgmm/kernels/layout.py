@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,25 +121,52 @@ def product_count(n: int, lanes: int) -> int:
     return -(-(features_begin(n, lanes) + n) // lanes)
 
 
+class Piece(NamedTuple):
+    """Lanes of a vector of products that lie on one diagonal: four numbers, in the order in which the kernel has them.
+
+    A piece goes on to the vector's end; the next one, which begins at a later lane, is written over it.
+    """
+
+    column: int  # of the vector, in its group of V
+    left: int  # the element of an extended row at which its left sides begin, as if they filled the vector
+    right: int  # the same for its right sides; 0, where an extended row holds L roots, for the features
+    lane: int  # its first lane
+
+
 @functools.cache
 def product_vectors(n: int, lanes: int) -> npt.NDArray[np.int64]:
     """The pieces of the vectors of products (`products.py`), for the kernel.
 
-    First, for each vector and for the end, the number of its first piece; then for every piece four numbers: the
-    vector's column in its group of V, where its left and where its right side begins in an extended row, and its first
-    lane.
+    First, for each vector and for the end, the number of its first piece; then the pieces, each as a `Piece`.
+
+    For example three features in vectors of eight lanes: two vectors hold the six products and the features, and an
+    extended row is the root of the row's scale eight times, then u0 u1 u2 u0 u1 u2 ... (all times that root)::
+
+        lane           0     1     2     3     4     5     6     7
+        vector 0    u0 u0 u1 u1 u2 u2 u0 u1 u1 u2 u2 u0 u0    u1
+        vector 1    u2
+
+    Vector 0 is three pieces, whose left sides are the row from its element 8 on: Piece(0, 8, 8, 0), whose right sides
+    are the same, Piece(0, 8, 9, 3), whose right sides lie one element later, and Piece(0, 8, 0, 6), the features, whose
+    right sides are roots. Vector 1 is Piece(1, 10, 0, 0); u2 is element 10. What its other lanes hold nobody reads. The
+    result begins with the numbers of the first pieces of vector 0 and of vector 1, and of the piece after the last:
+
+    >>> product_vectors(3, 8).tolist()
+    [0, 3, 4, 0, 8, 8, 0, 0, 8, 9, 3, 0, 8, 0, 6, 1, 10, 0, 0]
     """
     segments = [(s * n, lanes + s) for s in range((n + 2) // 2)]  # first product, offset on the right side
     segments.append((features_begin(n, lanes), 0))
-    starts, pieces = [0], []
+    starts: list[int] = [0]
+    found: list[Piece] = []
     for v in range(product_count(n, lanes)):
         begin, end = v * lanes, (v + 1) * lanes
         column = begin % n
         for (first, offset), (last, _) in zip(segments, [*segments[1:], (end, 0)], strict=True):
             if first < end and (last > begin or offset == 0):
-                pieces.append((v % V, lanes + column, offset + column if offset else 0, max(first - begin, 0)))
-        starts.append(len(pieces))
-    return np.array([*starts, *(number for piece in pieces for number in piece)], np.int64)
+                right = offset + column if offset else 0
+                found.append(Piece(v % V, lanes + column, right, max(first - begin, 0)))
+        starts.append(len(found))
+    return np.array([*starts, *itertools.chain.from_iterable(found)], np.int64)
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
+from fastgmm.kernels.layout import Piece
 from fastgmm.kernels.softmax_twins import row_tops
 from fastgmm.kernels.twins import (
     VECTOR_BYTES,
@@ -132,11 +135,12 @@ def product_moments(
     width = VECTOR_BYTES // rows.itemsize
     u = front(rows, count, row_length).astype(np.float64)
     weights = front(resp, k, stride)[:, :count].astype(np.float64)
-    starts, pieces = vectors[: length + 1].tolist(), vectors[length + 1 :].reshape(-1, 4).tolist()
+    starts, pieces = vectors[: length + 1].tolist(), vectors[length + 1 :].reshape(-1, len(Piece._fields)).tolist()
     for v in range(length):
         values = np.zeros((count, width))
-        for _, left, right, lane in pieces[starts[v] : starts[v + 1]]:
-            values[:, lane:] = u[:, left + lane : left + width] * u[:, right + lane : right + width]
+        for piece in itertools.starmap(Piece, pieces[starts[v] : starts[v + 1]]):
+            left, right = (u[:, side + piece.lane : side + width] for side in (piece.left, piece.right))
+            values[:, piece.lane :] = left * right
         front(out, k, step)[:, v * width : (v + 1) * width] += weights @ values
 
 

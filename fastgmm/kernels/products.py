@@ -14,7 +14,7 @@ and then come the features themselves, number p being u_{p mod n}, from wherever
 whole vectors they begin with one, after the other half of the last diagonal. So nothing is idle between two diagonals,
 whatever n: a vector holds L products that follow each other, and with rows written out as periods (`extend_rows`) both
 sides are plain loads, the right one s places after the left one. A vector that holds pieces of several diagonals has a
-right side for each. `layout.product_vectors` lists the pieces. The plain twins are in `near_twins.py`.
+right side for each. `layout.product_vectors` lists the pieces, with an example. The plain twins are in `near_twins.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from fastgmm.kernels.layout import Piece
 from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
 from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
-PIECE = 4  # numbers that describe a piece
 FORMING = BLOCKS[:2]  # blocks of components that may form products; there are fewer where nothing is shared
 
 
@@ -113,7 +113,7 @@ def product_moments(
     resp : (K, stride)
     rows : (count, row_length)
         From `extend_rows`; `count` is a multiple of `UNROLL`.
-    vectors : (length + 1 + 4 pieces,) int64
+    vectors : (length + 1 + numbers of all pieces,) int64
         From `layout.product_vectors`, for `length` vectors.
     buffer : (count, V L)
         Scratch.
@@ -126,12 +126,17 @@ def product_moments(
     steps = e.builder.udiv(count, e.index(UNROLL))
     pieces = e.at(vectors, e.add(length, 1))
 
-    def form(piece: Value) -> None:
+    def given_piece(number: Value) -> Piece:
+        """The piece of that number, as the kernel's integers."""
+        first = e.times(number, len(Piece._fields))
+        return Piece(*(e.builder.load(e.at(pieces, e.add(first, i))) for i in range(len(Piece._fields))))
+
+    def form(number: Value) -> None:
         """One piece of a vector of products of every row, and what follows it, into a column of the buffer."""
-        column, before, after, lane = (e.builder.load(e.at(pieces, e.add(e.times(piece, PIECE), i))) for i in range(4))
-        sources, target = (e.at(rows, before), e.at(rows, after)), e.at(buffer, e.times(column, e.lanes))
-        number = e.builder.trunc(lane, e.integer) if e.size == 4 else lane
-        one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), number, ir.Constant(I32, 0))
+        column, left, right, lane = given_piece(number)
+        sources, target = (e.at(rows, left), e.at(rows, right)), e.at(buffer, e.times(column, e.lanes))
+        begin = e.builder.trunc(lane, e.integer) if e.size == 4 else lane
+        one = e.builder.insert_element(ir.Constant(integers, ir.Undefined), begin, ir.Constant(I32, 0))
         mask = e.builder.icmp_signed(">=", iota, e.shuffle(one, one, [0] * e.lanes))
         for relation, first in (("==", True), ("!=", False)):
             with e.when(e.builder.icmp_signed(relation, lane, e.index(0))), e.loop(0, steps) as s:
@@ -147,9 +152,8 @@ def product_moments(
         """Where V vectors of products, each of one piece, have their left and right sides in the first row."""
         found = []
         for v in range(V):
-            piece = e.builder.load(e.at(vectors, e.add(first_vector, v)))
-            before, after = (e.builder.load(e.at(pieces, e.add(e.times(piece, PIECE), i))) for i in (1, 2))
-            found.append((e.at(rows, before), e.at(rows, after)))
+            piece = given_piece(e.builder.load(e.at(vectors, e.add(first_vector, v))))
+            found.append((e.at(rows, piece.left), e.at(rows, piece.right)))
         return found
 
     def block(q: int, first: Value, first_vector: Value, nv: int, *, forms: bool = False) -> None:
