@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -23,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 WARM_ROWS = 20_000
+TURN = 0.25
+"""Seconds that a turn takes at least: a fit that is shorter is repeated, and the median counts."""
 
 
 def load_adapters():
@@ -108,11 +111,17 @@ def answer(name: str, adapters, order: dict, state: dict) -> dict:
     # While others took their turn, for minutes perhaps, the system may have taken pages of code and data away.
     warm()
     state["arrays"]["X"].sum()
-    result, seconds, memory = measured(fit)
+    times, grown = [], []
+    while sum(times) < TURN:
+        result = None  # of the fit before
+        result, seconds, memory = measured(fit)
+        times.append(seconds)
+        grown.append(memory)
     weights, means, covariances, log_likelihood = read(result)
     if order.get("out"):
         np.savez(order["out"], weights=weights, means=means, covariances=covariances)
-    reply = {"seconds": seconds, "memory": memory}
+    memory = None if None in grown else max(grown)
+    reply = {"seconds": statistics.median(times), "fits": len(times), "memory": memory}
     if log_likelihood is not None:
         reply["log_likelihood"] = float(log_likelihood)
     return reply

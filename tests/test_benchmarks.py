@@ -180,6 +180,7 @@ def test_a_worker_fits_and_reports(tmp_path):
         assert worker.order("warm") == {}
         reply = worker.order("fit", iterations=2, out=str(tmp_path / "out.npz"))
         assert reply["seconds"] > 0
+        assert reply["fits"] > 1  # it is short, so it was repeated
         bad = worker.order("load", arrays={"X": str(tmp_path / "none.npy")}, covariance_type="full")
         assert "error" in bad
     reference = oracle.reference(problem, 2)
