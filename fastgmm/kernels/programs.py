@@ -1,13 +1,13 @@
 """From a density to a `Program`: which kernel serves a factor kind, and how its parameters are packed.
 
-`PROGRAMS` is the table factor kind -> builder; a new kernel is a new row.
+`PROGRAMS` is the table factor kind -> builder; a new kernel is a new row, for triangles a component one of `WAYS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -98,19 +98,37 @@ def set_cut(program: Program, density: DensityLike, *, drop: bool) -> None:
     program.arrays[a.CUT] = cut.astype(program.dtype)
 
 
+class _Chol(NamedTuple):
+    """A triangle a component, and how the components lie: what decides which kernel serves (`WAYS`)."""
+
+    density: DensityLike
+    dtype: np.dtype[Any]
+    centre: Float64  # (D,)
+    shifts: Float64  # (K, D): the distances of the means from the centre, each in its component's standard deviations
+    near: bool
+
+    @property
+    def few(self) -> bool:
+        """Whether `small.py` serves so many features."""
+        return self.density.means.shape[1] <= LARGEST
+
+    @property
+    def shared(self) -> int:
+        """How components near one another share the work on moments; see `arguments.py`."""
+        return _shared(*self.density.means.shape)
+
+    @property
+    def for_matrix_units(self) -> bool:
+        """Whether matrix units are there and take such data."""
+        many = self.shared == a.BY_GRAM and self.dtype.itemsize == 4
+        return many and matrix_units.available() and _moderate(self.density.factor)
+
+
 def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
-    (k, d), size = density.means.shape, dtype.itemsize
     centre = common_centre(density)
     shifts = _products(density.factor, density.means - centre)
-    near = _squares(shifts).max() <= NEAR[size] ** 2
-    if d <= LARGEST:
-        return _near_small(density, dtype, centre, shifts) if near else far_small(density, dtype)
-    if not near:
-        return _far_full(density, dtype)
-    shared = _shared(k, d, size)
-    if shared == a.BY_GRAM and size == 4 and matrix_units.available() and _moderate(density.factor):
-        return _matrix_full(density, dtype, centre, shifts)
-    return _near_full(density, dtype, centre, shifts, shared)
+    case = _Chol(density, dtype, centre, shifts, bool(_squares(shifts).max() <= NEAR[dtype.itemsize] ** 2))
+    return next(build for serves, build in WAYS if serves(case))(case)
 
 
 def _small(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
@@ -131,11 +149,11 @@ def _quick_chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, fl
     return (far_small if density.means.shape[1] <= LARGEST else _chol)(density, dtype)
 
 
-def _near_small(density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64) -> tuple[Program, float]:
-    program, top = _small(density, dtype)
-    _about(program, centre)
-    program.arrays[a.MEANS] = (shifts * -math.sqrt(0.5)).astype(dtype)
-    program.numbers[a.EXTRA] = near_small.extra_bytes(*density.means.shape)
+def _near_small(case: _Chol) -> tuple[Program, float]:
+    program, top = _small(case.density, case.dtype)
+    _about(program, case.centre)
+    program.arrays[a.MEANS] = (case.shifts * -math.sqrt(0.5)).astype(case.dtype)
+    program.numbers[a.EXTRA] = near_small.extra_bytes(*case.density.means.shape)
     return program, top
 
 
@@ -150,7 +168,8 @@ def _full(
     return program, top
 
 
-def _far_full(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
+def _far_full(case: _Chol) -> tuple[Program, float]:
+    density, dtype = case.density, case.dtype
     d = density.means.shape[1]
     program, top = _full(density, dtype, full_block, pack_triangles(density.factor, dtype))
     program.arrays[a.MEANS] = layout.split(density.means, dtype, d)
@@ -158,28 +177,37 @@ def _far_full(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, floa
     return program, top
 
 
-def _near_full(
-    density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64, shared: int
-) -> tuple[Program, float]:
+def _near_full(case: _Chol) -> tuple[Program, float]:
+    density, dtype, shared = case.density, case.dtype, case.shared
     d, size = density.means.shape[1], dtype.itemsize
     lanes = VECTOR_BYTES // size
     n_vectors = layout.product_count(d, lanes) if shared == a.BY_PRODUCTS else 0
     factors = pack_triangles(density.factor, dtype)
     program, top = _full(density, dtype, near_full_block, factors, n_vectors * lanes)
-    _about(program, centre)
-    program.arrays[a.MEANS] = (-shifts).astype(dtype)
+    _about(program, case.centre)
+    program.arrays[a.MEANS] = (-case.shifts).astype(dtype)
     program.arrays[a.VECTORS] = layout.product_vectors(d, lanes) if n_vectors else np.empty(0, np.int64)
     place = layout.moment_length(d, size)
     program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: n_vectors, a.TOPS: 1})
     return program, top
 
 
-def _matrix_full(density: DensityLike, dtype: np.dtype[Any], centre: Float64, shifts: Float64) -> tuple[Program, float]:
-    program, top = _full(density, dtype, matrix_full_block, pack_tiles(density.factor))
-    _about(program, centre)
-    program.arrays[a.MEANS] = pack_shifts(-shifts)
-    program.numbers[a.EXTRA] = extra_bytes(*density.means.shape)
+def _matrix_full(case: _Chol) -> tuple[Program, float]:
+    program, top = _full(case.density, case.dtype, matrix_full_block, pack_tiles(case.density.factor))
+    _about(program, case.centre)
+    program.arrays[a.MEANS] = pack_shifts(-case.shifts)
+    program.numbers[a.EXTRA] = extra_bytes(*case.density.means.shape)
     return program, top
+
+
+WAYS: tuple[tuple[Callable[[_Chol], bool], Callable[[_Chol], tuple[Program, float]]], ...] = (
+    (lambda case: case.few and case.near, _near_small),
+    (lambda case: case.few, lambda case: far_small(case.density, case.dtype)),
+    (lambda case: not case.near, _far_full),
+    (lambda case: case.for_matrix_units, _matrix_full),
+    (lambda _: True, _near_full),
+)
+"""Triangles a component: the first way that serves is taken."""
 
 
 def _diag(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
@@ -257,7 +285,7 @@ def _about(program: Program, centre: Float64) -> None:
     program.arrays[a.COMMON] = layout.split(centre, program.dtype, padded)
 
 
-def _shared(k: int, d: int, size: int) -> int:
+def _shared(k: int, d: int) -> int:
     """How components near one another share the work on moments; see `arguments.py`."""
     if d > PRODUCT_FEATURES:
         return a.BY_GRAM
