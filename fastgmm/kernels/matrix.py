@@ -15,8 +15,8 @@ The units work beside the rest of the processor: what is done with a sum, and th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Any
 
 from fastgmm.kernels.matrix_units import (
     SIDE,
@@ -38,6 +38,9 @@ from fastgmm.kernels.simd import Emitter, Value, micro
 
 WIDTH = V * SIDE  # rows of a panel
 PAIR = 2  # right factors that share a left one, and components that share right ones
+LAG = 2  # pairs of blocks between the products of a density and what is done with them
+ROOM = 2 * PAIR * TILE_FLOATS  # sums of a pair of blocks
+WORK = (LAG + 1) * ROOM + TILE_FLOATS  # and one to be stored for nothing
 
 
 def _blocks(e: Emitter, n: Value, size: int) -> Value:
@@ -113,56 +116,98 @@ def matrix_density(
     """out[component, row] = log_norm - |W x_row + shift|^2 / 2 for 32 rows and all of `k` components.
 
     `columns` are those of the 32 rows, so small that they stay in the first-level cache. `shifts` have whole blocks,
-    filled with zeros, `factors` lie `length` elements apart, the components of `out` `stride`. `work` has room for four
-    tiles.
+    filled with zeros, `factors` lie `length` elements apart, the components of `out` `stride`. `work` has room for
+    `WORK` elements.
     """
-    blocks = _blocks(e, n, SIDE)
-    with e.loop(0, k) as c:
-        shift = e.at(shifts, e.times(c, e.times(blocks, SIDE)))
-        squares = [e.variable(e.zero()) for _ in range(PAIR)]
-        left = e.variable(e.at(factors, e.times(c, length)))
+    builder = e.builder
+    blocks, none = _blocks(e, n, SIDE), e.index(0)
+    squares = [e.variable(e.zero()) for _ in range(PAIR)]
+    # Sums lie in a ring of `LAG` + 1 rooms, and are used while those of the second pair after them are formed: what
+    # reads a tile right after its store waits for all products before it, and the next products wait for what waits.
+    past = [[e.variable(none) for _ in range(3)] for _ in range(LAG)]  # component, first block, room; oldest first
 
-        def use(i: Value, turn: int, rows: range, squares: list[Value] = squares, shift: Value = shift) -> None:
-            """Square some rows of block i's sums."""
+    def use(rows: range) -> None:
+        """Square some of the oldest sums, by row of two blocks."""
+        c, i, room = (e.get(value) for value in past[0])
+        start = e.at(shifts, e.add(e.times(c, e.times(blocks, SIDE)), e.times(i, SIDE)))
+        place = e.at(work, room)
+
+        def add(r: int) -> None:
+            block, row = divmod(r, SIDE)
+            shift = e.broadcast(start, r)
+            for g in range(PAIR):
+                y = e.plus(e.load(place, (PAIR * block + g) * TILE_FLOATS + row * SIDE), shift)
+                e.set(squares[g], e.fma(y, y, e.get(squares[g])))
+
+        if 0 in rows:  # of a component's first blocks?
+            begins = builder.icmp_signed("==", i, none)
+            for g in range(PAIR):
+                e.set(squares[g], builder.select(begins, e.zero(), e.get(squares[g])))
+        for r in rows:
+            if r < SIDE:
+                add(r)
+        with e.when(builder.icmp_signed("<", e.add(i, 1), blocks)):  # is there a second block?
             for r in rows:
-                start = e.broadcast(shift, e.add(e.times(i, SIDE), r))
-                for g in range(PAIR):
-                    y = e.plus(e.load(work, (PAIR * turn + g) * TILE_FLOATS + r * SIDE), start)
-                    e.set(squares[g], e.fma(y, y, e.get(squares[g])))
-
-        def multiply(i: Value, turn: int, *, alone: bool, left: Value = left, use: Any = use) -> None:
-            """The sums of block i; meanwhile those of the block before it are used, but for the first block."""
-            sums = PAIR * turn
-
-            def step(right: Value, *, busy: bool) -> None:
-                def meanwhile(place: int) -> None:
-                    use(e.builder.sub(i, e.index(1)), 1 - turn, range(3 * place, min(3 * place + 3, SIDE)))
-
-                tiles = [e.at(right, g * STEP_FLOATS) for g in range(PAIR)]
-                multiply_add(e, [e.get(left)], tiles, lambda _, g: sums + g, meanwhile if busy else None)
-                e.set(left, e.at(e.get(left), STEP_FLOATS))
-
+                if r >= SIDE:
+                    add(r)
+        if rows.stop == PAIR * SIDE:  # a component's last blocks write last
+            constant = e.broadcast(log_norm, c)
             for g in range(PAIR):
-                clear(e, sums + g)
-            step(columns, busy=not alone)
-            with e.loop(1, e.add(e.builder.udiv(i, e.index(2)), 1)) as s:
-                step(e.at(columns, e.times(s, PAIR * STEP_FLOATS)), busy=False)
-            for g in range(PAIR):
-                keep(e, sums + g, e.at(work, (sums + g) * TILE_FLOATS))
+                value = e.fma(e.get(squares[g]), e.constant(-0.5), constant)
+                e.store(value, out, e.add(e.times(c, stride), g * SIDE))
 
-        multiply(e.index(0), 0, alone=True)
-        with e.loop(1, blocks, 2) as i:
-            multiply(i, 1, alone=False)
-            with e.when(e.builder.icmp_signed("<", e.add(i, 1), blocks)):
-                multiply(e.add(i, 1), 0, alone=False)
-        last = e.builder.sub(blocks, e.index(1))
-        for turn in range(2):
-            with e.when(e.builder.icmp_unsigned("==", e.builder.and_(last, e.index(1)), e.index(turn))):
-                use(last, turn, range(SIDE))
-        constant = e.broadcast(log_norm, c)
-        for g in range(PAIR):
-            value = e.fma(e.get(squares[g]), e.constant(-0.5), constant)
-            e.store(value, out, e.add(e.times(c, stride), g * SIDE))
+    def pass_on(*newest: Value) -> None:
+        for older, newer in itertools.pairwise(past):
+            for to, source in zip(older, newer, strict=True):
+                e.set(to, e.get(source))
+        for to, value in zip(past[-1], newest, strict=False):
+            e.set(to, value)
+
+    def store_last(register: int) -> None:
+        """What the register holds of the pair of blocks before, or, at first, whatever it holds."""
+        keep(e, register, e.at(work, e.add(e.get(past[-1][2]), register * TILE_FLOATS)))
+
+    def begin(register: int) -> None:
+        store_last(register)
+        clear(e, register)
+
+    def multiply(i: Value, left: Value, many: int) -> None:
+        """Sums of one block or two from i on, into registers; meanwhile those before are stored, older ones used."""
+        steps = e.add(builder.udiv(i, e.index(2)), 1)
+
+        def meanwhile(place: int) -> None:
+            use(range(6 * place, min(6 * place + 6, PAIR * SIDE)))
+
+        def step(s: Value, **between: Callable[[int], None]) -> None:
+            lefts = [e.at(left, e.times(e.add(s, e.times(steps, b)), STEP_FLOATS)) for b in range(many)]
+            rights = [e.at(columns, e.times(e.add(e.times(s, PAIR), g), STEP_FLOATS)) for g in range(PAIR)]
+            multiply_add(e, lefts, rights, lambda b, g: PAIR * b + g, **between)
+
+        for register in range(PAIR * many, 2 * PAIR):
+            store_last(register)
+        step(none, meanwhile=meanwhile, before=begin)
+        with e.loop(1, steps) as s:
+            step(s)
+            awake(e, e.at(work, (LAG + 1) * ROOM))
+
+    room = e.variable(none)
+    with e.loop(0, k) as c:
+        left = e.variable(e.at(factors, e.times(c, length)))
+        with e.loop(0, blocks, 2) as i:
+            single = builder.icmp_signed("==", e.add(i, 1), blocks)
+            for many in (1, 2):
+                with e.when(single if many == 1 else builder.not_(single)):
+                    multiply(i, e.get(left), many)
+            e.set(left, e.at(e.get(left), e.times(e.add(i, 2), STEP_FLOATS)))
+            pass_on(c, i, e.get(room))
+            following = e.add(e.get(room), ROOM)
+            beyond = builder.icmp_signed("==", following, e.index((LAG + 1) * ROOM))
+            e.set(room, builder.select(beyond, none, following))
+    for register in range(2 * PAIR):
+        store_last(register)
+    for _ in range(LAG):
+        use(range(PAIR * SIDE))
+        pass_on()
 
 
 @micro

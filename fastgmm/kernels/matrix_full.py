@@ -23,7 +23,7 @@ from fastgmm.kernels.workspace import begin_block, finish_tile, helper, load_til
 Float32 = npt.NDArray[np.float32]
 STEPS = TILE // TERMS  # of a tile's rows
 CACHE = 1 << 19  # bytes of a second-level cache for the factors of components that are done together
-WORK = 4 * TILE_FLOATS
+WORK = matrix.WORK
 WEIGHTED = 2 * STEPS * matrix.PAIR * STEP_FLOATS
 ROWS, FEATURES = 64, 64  # rows whose left factors stay in a first-level cache, and features up to which that pays
 TILES = 4  # of rows, between float32 and float64 sums: 768 rows

@@ -117,11 +117,14 @@ def multiply_add(
     rights: list[Value],
     sums: Callable[[int, int], int],
     meanwhile: Callable[[int], None] | None = None,
+    before: Callable[[int], None] | None = None,
 ) -> None:
     """Register ``sums(l, r)`` += left factor l times right factor r, up to two of each, three parts each.
 
     Registers 4 and 5 hold a part of the right factors, 6 and 7 one of the left factors. ``meanwhile(i)`` writes other
-    instructions after the i-th of the six products: the units leave the rest of the processor to them.
+    instructions after the i-th of the six products: the units leave the rest of the processor to them. ``before(r)``
+    writes what comes between the loads of the first product and its sum in register r: to store what the register held
+    and to begin anew there lets the other sums' products hide the wait for the last ones of this.
     """
     held: list[int | None] = [None, None]  # which part of the left, the right factors is in the registers
     for place, parts in enumerate(PRODUCTS):
@@ -132,6 +135,8 @@ def multiply_add(
                     _move(e, "llvm.x86.tileloadd64", first + g, e.at(tile, parts[side] * TILE_FLOATS))
         for g in range(len(lefts)):
             for h in range(len(rights)):
+                if before is not None and place == 0:
+                    before(sums(g, h))
                 numbers = [_immediate(r) for r in (sums(g, h), 6 + g, 4 + h)]
                 e.call("llvm.x86.tdpbf16ps", ir.VoidType(), numbers)
         if meanwhile is not None:
