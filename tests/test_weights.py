@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from fastgmm import GaussianMixture
+from fastgmm.data import as_rows
+from fastgmm.initialize import methods, sample
+from fastgmm.initialize.sample import MAX_ROWS
 from tests import reference
 
 TYPES = reference.TYPES
@@ -59,6 +62,35 @@ def test_weight_zero_is_no_row_to_the_last_bit(kind, dtype):
         with_zeros = fit(x, weight, kind, init_params=init)
         without = fit(x[weight > 0.0], np.ones(int(weight.sum())), kind, init_params=kept)
         assert_same(with_zeros, without, 0.0)
+
+
+@kinds
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("rows", [MAX_ROWS, 48])
+def test_equal_weights_draw_what_is_drawn_without_weights(kind, init, rows, monkeypatch):
+    """From all rows and, with `rows` fewer than there are, from a part of them; also where others weigh nothing."""
+    monkeypatch.setattr(sample, "MAX_ROWS", rows)
+    monkeypatch.setattr(methods, "SEED_ROWS", rows // 2)
+    kept = COUNTS > 0
+    without = fit(X[kept], None, kind, init_params=init)
+    for weight, tolerance in ((1.0, 0.0), (0.25, 1e-10), (2.0**41, 1e-10)):
+        few = fit(X[kept], np.full(kept.sum(), weight), kind, init_params=init)
+        for other in (few, fit(X, weight * kept, kind, init_params=init)):
+            np.testing.assert_allclose(other.means_, without.means_, rtol=tolerance, atol=tolerance)
+            np.testing.assert_allclose(other.covariances_, without.covariances_, rtol=tolerance, atol=tolerance)
+            assert other.n_iter_ == without.n_iter_
+
+
+def test_unequal_weights_with_the_mean_one_are_weights(monkeypatch):
+    monkeypatch.setattr(sample, "MAX_ROWS", 48)
+    weight = np.where(np.arange(len(X)) % 2, 0.5, 1.5)
+    assert weight.mean() == 1.0
+    for given in (weight, np.ascontiguousarray(weight[::-1])):
+        rows = as_rows(X, given)
+        assert not rows.even
+        drawn = sample.draw_sample(rows, 2, np.random.default_rng(0))
+        plain = sample.draw_sample(as_rows(X), 2, np.random.default_rng(0))
+        assert not np.array_equal(drawn.origin, plain.origin)
 
 
 COUNTS_AS_LABELS = np.arange(len(X)) % 3

@@ -22,7 +22,7 @@ import numpy as np
 from fastgmm.dask import tasks
 from fastgmm.dask.cluster import Cluster
 from fastgmm.data import StreamRows
-from fastgmm.data.weights import PIECE, safe_scale
+from fastgmm.data.weights import PIECE, are_even, safe_scale
 from fastgmm.errors import InvalidDataError
 from fastgmm.kernels.fold import RADIX
 from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
@@ -68,6 +68,8 @@ class DaskRows:
     dtype : numpy.dtype
     weighted : bool
     total_weight, weight_scale : float
+    even : bool
+        Whether all rows weigh the same.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class DaskRows:
         self.weighted = weight is not None
         self._given = (x, weight)
         self.n_given, self.n_features = (int(n) for n in x.shape)
-        self.weight_scale = 1.0
+        self.weight_scale, self.even = 1.0, True
         self.n_rows, self.total_weight = self.n_given, float(self.n_given)
         self._x, self._weight = x, weight
         if weight is not None:
@@ -127,6 +129,7 @@ class DaskRows:
         self.total_weight = 0.0
         for part in self.compute([dask.delayed(tasks.weight_sum)(list(piece), scale) for piece in pieces]):
             self.total_weight += part
+        self.even = are_even(largest * scale, self.n_rows, self.total_weight)
         if self.n_rows < self.n_given or scale != 1.0:
             rows, values = [], []
             for block, chunk, n in zip(x.to_delayed().ravel(), chunks, kept, strict=True):

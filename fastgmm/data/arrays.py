@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastgmm.data.weights import RowWeights
+from fastgmm.data.weights import RowWeights, are_even
 from fastgmm.errors import InvalidDataError, InvalidDataTypeError
 from fastgmm.typing import Array, Float64Array, FloatArray, RowBlock
 
@@ -145,6 +145,11 @@ class ArrayRows:
             total_weight = float(self.n_rows) if weight is None else float(weight.sum())
         self.total_weight = total_weight
 
+    @property
+    def even(self) -> bool:
+        """Whether all rows weigh the same."""
+        return self._weight is None or are_even(float(self._weight.max()), self.n_rows, self.total_weight)
+
     def blocks(self, multiple: int) -> Iterator[RowBlock]:  # noqa: ARG002 - one block ends where the data end
         """Yield the whole array."""
         yield RowBlock(0, self._x, self._weight)
@@ -180,6 +185,7 @@ class CopiedRows:
         "_reader",
         "_weights",
         "dtype",
+        "even",
         "n_features",
         "n_given",
         "n_rows",
@@ -198,6 +204,7 @@ class CopiedRows:
         self.weighted = weights is not None
         self.total_weight = float(reader.n_rows) if weights is None else weights.total
         self.weight_scale = 1.0 if weights is None else weights.scale
+        self.even = weights is None or weights.even
 
     @property
     def names(self) -> tuple[str, ...] | None:

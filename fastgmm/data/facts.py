@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fastgmm.data.cutting import Selection, weights_of
 from fastgmm.data.formats.base import Part
-from fastgmm.data.weights import RowWeights, WeightTotals, safe_scale
+from fastgmm.data.weights import RowWeights, WeightTotals, are_even, safe_scale
 from fastgmm.errors import InvalidDataError
 
 
@@ -31,6 +31,8 @@ class Facts:
         Sum of their weights, scaled.
     scale : float
         What weights are multiplied by.
+    even : bool
+        Whether all weights > 0 are the same.
     """
 
     ends: tuple[int, ...]
@@ -38,6 +40,7 @@ class Facts:
     n_rows: int
     total: float
     scale: float
+    even: bool
 
 
 def scan(
@@ -80,9 +83,9 @@ def scan(
         msg = f"{parts[0].source} has no rows of data."
         raise InvalidDataError(msg)
     if given is not None:
-        return Facts(tuple(ends), n_given, given.n_kept, given.total, given.scale)
+        return Facts(tuple(ends), n_given, given.n_kept, given.total, given.scale, given.even)
     if column is None:
-        return Facts(tuple(ends), n_given, n_given, float(n_given), 1.0)
+        return Facts(tuple(ends), n_given, n_given, float(n_given), 1.0, even=True)
     totals.check(lambda row: place(row, tuple(ends)))
     scale = safe_scale(totals.high)
     if scale != 1.0:
@@ -91,4 +94,4 @@ def scan(
             for w in weights_of(part, column):
                 totals.add(w)
     n_kept, total = totals.end()
-    return Facts(tuple(ends), n_given, n_kept, total, scale)
+    return Facts(tuple(ends), n_given, n_kept, total, scale, are_even(totals.high * scale, n_kept, total))

@@ -44,8 +44,8 @@ def as_rows(X: Any, sample_weight: Any = None, *, dtype: Any = None, name: str =
     -------
     ArrayRows, CopiedRows or StreamRows
         A `fastgmm.typing.RowSource` with, in addition, ``total_weight`` (sum of the weights it hands out),
-        ``weight_scale``, ``names`` and ``n_given``, the rows with those of weight 0. It refers to `X`; nothing larger
-        than 16 MiB is copied at any time.
+        ``weight_scale``, ``even`` (whether all rows weigh the same), ``names`` and ``n_given``, the rows with those of
+        weight 0. It refers to `X`; nothing larger than 16 MiB is copied at any time.
 
     Raises
     ------

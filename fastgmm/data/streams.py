@@ -49,6 +49,8 @@ class StreamRows:
     weighted : bool
     total_weight, weight_scale : float
         Sum of the weights as handed out, and what the given ones were multiplied by.
+    even : bool
+        Whether all rows weigh the same.
     sources : tuple of str
         What the parts are called.
     """
@@ -88,6 +90,11 @@ class StreamRows:
     def weight_scale(self) -> float:
         """What the given weights were multiplied by."""
         return self._known().scale
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows weigh the same."""
+        return self._known().even
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -26,6 +26,10 @@ _SAFE = (1e-6, 1e6)
 """Largest weights within this range need no scaling: their products with moments stay within float32, too."""
 
 
+_ROUNDING = 1e-12
+"""Sums of equal weights are as exact as this."""
+
+
 class RowWeights:
     """Weights of the rows of one source.
 
@@ -44,6 +48,8 @@ class RowWeights:
         Sum of the weights as the passes see them.
     scale : float
         What the user's weights were multiplied by, a power of two.
+    even : bool
+        Whether all weights > 0 are the same.
 
     Raises
     ------
@@ -51,7 +57,7 @@ class RowWeights:
         If the shape is wrong, a weight is negative, NaN or infinite, or all are zero.
     """
 
-    __slots__ = ("_values", "n_kept", "n_rows", "scale", "total")
+    __slots__ = ("_values", "even", "n_kept", "n_rows", "scale", "total")
 
     def __init__(self, sample_weight: Any, n_rows: int) -> None:
         values = _as_vector(sample_weight, n_rows)
@@ -72,6 +78,7 @@ class RowWeights:
             part = self.read(start, start + PIECE)
             self.n_kept += int(np.count_nonzero(part))
             self.total += float(part.sum())
+        self.even = are_even(high * self.scale, self.n_kept, self.total)
 
     @property
     def plain(self) -> Float64Array | None:
@@ -106,6 +113,11 @@ class RowWeights:
 def safe_scale(high: float) -> float:
     """Return the power of two that brings weights up to `high` into a safe range, 1 where they are in it."""
     return 1.0 if _SAFE[0] <= high <= _SAFE[1] else 2.0 ** -max(math.frexp(high)[1], -1022)
+
+
+def are_even(high: float, count: int, total: float) -> bool:
+    """Whether `count` weights up to `high`, whose sum is `total`, are all the same, but for rounding."""
+    return high * count - total <= _ROUNDING * total
 
 
 class WeightTotals:

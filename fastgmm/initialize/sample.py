@@ -129,6 +129,8 @@ def draw_sample(
         limit = min(limit, SPREAD_ROWS, max(SPREAD_NUMBERS // rows.n_features, LEAST_SPREAD_ROWS))
     if rows.n_rows <= limit:
         x, weight = (_all if whole is None else whole)(rows)
+        if weight is not None and rows.even:
+            weight = None  # as if there were none: what is drawn from the rows is the same then
     else:
         x, weight = _stratified(rows, limit, rng, pick)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -189,9 +191,10 @@ def _stratified(
 ) -> Weighted:
     """Draw one row from each of `size` equal shares of the total weight; return rows and how often each was drawn."""
     shares = np.arange(size + 1.0)  # and few arrays more: fresh memory takes longer than what is done with it
-    shares *= rows.total_weight / size
-    if not rows.weighted:
+    shares *= (rows.n_rows if rows.even else rows.total_weight) / size
+    if rows.even:
         np.floor(shares, out=shares)  # shares of whole rows, so that no row is drawn twice
+        shares *= rows.total_weight / rows.n_rows
     targets = rng.random(size)
     targets *= np.diff(shares)
     targets += shares[:-1]
