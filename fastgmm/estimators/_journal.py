@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -86,6 +86,14 @@ def check_checkpoint(checkpoint: Any, resume: Any) -> Checkpoint | None:
     )
 
 
+class _Drawn(NamedTuple):
+    """The start under way."""
+
+    number: int  # of it, from 0
+    generator: dict[str, Any]  # the state after it was drawn
+    repeats: int = -1  # the iteration that its first pass repeats, where it goes on
+
+
 class Journal:
     """Keeps the checkpoints of one fit; a context manager around it, so that none is lost when it is interrupted.
 
@@ -129,12 +137,9 @@ class Journal:
             _compare(snapshot.settings, settings, "settings", str(options.path))
             rng = unpack_generator(snapshot.generator_before)
         self.rng = rng
-        # One value, replaced and never changed: Ctrl-C at any moment finds either the old one or the new one.
+        # Values that are replaced and never changed: Ctrl-C at any moment finds either the old one or the new one.
         self._now = snapshot
-        self._begun = len(snapshot.records) + (snapshot.current is not None)  # starts drawn
-        self._drawn = snapshot.generator_now  # state of the generator after that
-        self._index = len(snapshot.records)  # of the current start
-        self._known = -1  # iteration of the resumed start that its first pass repeats
+        self._start = _Drawn(len(snapshot.records), snapshot.generator_now)
         self._written = snapshot if self._resumed else None
         self._warned = False
         self._next = -np.inf
@@ -156,37 +161,36 @@ class Journal:
 
     def recall(self, settings: Settings) -> Recalled:
         """Return where the fit is to go on."""
-        now = self._now
+        now, index = self._now, self._start.number
         best, state = now.best, now.current
         if state is None and best is not None and _has_more_to_do(best, settings, now.tol):
             records = (*now.records[: best.index], *now.records[best.index + 1 :])
-            self._index, state = best.index, best.state
+            index, state = best.index, best.state
             now = replace(now, records=records, best=None, current=state)
         self._now = replace(now, tol=settings.tol)
         if self._resumed:
             self._written = self._now
             self._next = time.perf_counter() + self._options.every_seconds
-        if state is not None:
-            self._known = state.iteration
+        self._start = _Drawn(index, now.generator_now, -1 if state is None else state.iteration)
         result = None if now.best is None else now.best.result()
-        return Recalled(now.records, result, state, self._index)
+        return Recalled(now.records, result, state, index)
 
     def following(self, starts: Iterator[Params], n_starts: int, rng: np.random.Generator) -> Iterator[Params]:
         """Yield the starts that are yet to be made, of `n_starts` in all; `rng` is what they are drawn with."""
         if self._resumed:
             rng.bit_generator.state = unpack_generator(self._now.generator_now).bit_generator.state
-        for _ in range(self._begun, n_starts):
+        drawn = len(self._now.records) + (self._now.current is not None)
+        for _ in range(drawn, n_starts):
             params = next(starts)
-            self._index, self._known = len(self._now.records), -1
             # Not in `_now` before the start is, or a fit that is interrupted in between would draw another one.
-            self._drawn = pack_generator(rng)
+            self._start = _Drawn(len(self._now.records), pack_generator(rng))
             yield params
 
     def watch(self, state: FitState) -> None:
         """Take note of an iteration; write a checkpoint if it is time."""
-        if state.iteration == self._known:
+        if state.iteration == self._start.repeats:
             return  # the pass that a resumed fit repeats
-        self._now = replace(self._now, current=state, generator_now=self._drawn)
+        self._now = replace(self._now, current=state, generator_now=self._start.generator)
         every = self._options.every_iterations
         due = every is not None and state.iteration % every == 0
         if due or time.perf_counter() >= self._next:
@@ -196,12 +200,12 @@ class Journal:
         """Take note that a start has come to its end, or was stopped; `result` is None if it failed."""
         if result is not None and result.status in STOPPED:
             return  # it is still under way
-        now, index, best = self._now, self._index, self._now.best
+        now, index, best = self._now, self._start.number, self._now.best
         if result is not None and (best is None or result.lower_bound > best.result().lower_bound):
             assert now.current is not None  # every fit that ends has been watched
             best = Best(index, result.status, result.log_map, now.current)
         records = (*now.records[:index], record, *now.records[index:])
-        self._now = replace(now, records=records, best=best, current=None, generator_now=self._drawn)
+        self._now = replace(now, records=records, best=best, current=None, generator_now=self._start.generator)
 
     def __enter__(self) -> Self:
         return self
