@@ -13,6 +13,7 @@ from fastgmm.kernels import layout, near_small, programs, small, small_twins, so
 from fastgmm.params import Params
 from tests import reference
 from tests.doubles import as_reference
+from tests.passhelp import check, make_params, make_rows, run
 from tests.test_kernels import (
     TILE,
     compare,
@@ -24,7 +25,6 @@ from tests.test_kernels import (
     rng_for,
     width,
 )
-from tests.test_passes import check, make_params, make_rows, run
 
 dimensions = pytest.mark.parametrize("d", range(1, small.LARGEST + 1))
 
