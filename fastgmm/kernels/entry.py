@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from fastgmm.kernels.edges import lanes_before, load_where
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro_apart
+from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro_apart
 
 
 def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
@@ -43,9 +44,6 @@ def emit(
     width = V * e.lanes
     short = ir.VectorType(e.real, 8)
     zeros = ir.Constant(short, [0.0] * 8)
-    numbers = ir.VectorType(I64, 8)
-    iota = ir.Constant(numbers, list(range(8)))
-    masked_load = f"llvm.masked.load.v8f{8 * e.size}.p0"
     subtract = b.icmp_signed("!=", centred, e.index(0))
     last = b.sub(count, e.index(1))
 
@@ -62,11 +60,10 @@ def emit(
             with e.when(subtract):
                 for part, c in enumerate(centres):
                     e.set(c, b.load(address(centre, e.add(j, e.times(padded, part))), align=e.size))
-            left = b.insert_element(ir.Constant(numbers, ir.Undefined), b.sub(n, j), ir.Constant(I32, 0))
-            mask = b.icmp_signed("<", iota, e.shuffle(left, left, [0] * 8))
+            mask = lanes_before(e, j, n, 8)
             given = []
             for take in takes:
-                x = e.call(masked_load, short, [address(take, j), ir.Constant(I32, e.size), mask, zeros])
+                x = load_where(e, mask, take, j)
                 for c in centres:
                     x = b.fsub(x, e.get(c))
                 given.append(x)
