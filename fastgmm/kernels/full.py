@@ -92,13 +92,15 @@ def moments_by_products(table, total, tag, ws, slot):  # type: ignore[no-untyped
     products.component_weights(ws.resp, ws.scale, total, k, TILE, at(slot, a.WEIGHT))
     # in float32 more rows pay where forming their products costs little, or where many components share them
     most = table[a.SIZE] == 4 and (k >= MANY or d % SINGLE_LANES == 0)
-    rows = SINGLE_ROWS if most else DOUBLE_ROWS
+    rows, extended = SINGLE_ROWS if most else DOUBLE_ROWS, ws.centred
+    if table[a.EXTRA] != 0:  # room for those of a tile
+        rows, extended = TILE, ws.extra
     for i in range(0, total, rows):
         some = min(rows, total - i)
-        products.extend_rows(at(ws.rows, i * padded), at(ws.scale, i), some, d, padded, ws.centred, length)
+        products.extend_rows(at(ws.rows, i * padded), at(ws.scale, i), some, d, padded, extended, length)
         products.product_moments(
             at(ws.resp, i),
-            ws.centred,
+            extended,
             int64_pointer(table[a.VECTORS]),
             table[a.N_VECTORS],
             some,

@@ -32,7 +32,7 @@ UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one
 FORMING = BLOCKS[:2]  # blocks of components that may form products; there are fewer where nothing is shared
 
 
-def extended_length(n, lanes):  # type: ignore[no-untyped-def]  # also Numba code
+def extended_length(n: int, lanes: int) -> int:
     """Elements from one row of `extend_rows` to the next: an odd number of vectors, that is lines of the cache."""
     beyond = 0 if n % lanes == 0 else 2 * (lanes - 1)  # where vectors begin anywhere
     length = lanes + n + n // 2 + beyond

@@ -18,6 +18,7 @@ from fastgmm.kernels.diag import diag_block, near_diag_block
 from fastgmm.kernels.full import full_block, near_full_block
 from fastgmm.kernels.matrix_full import extra_bytes, matrix_full_block, pack_shifts
 from fastgmm.kernels.pack import pack_tiles, pack_triangles
+from fastgmm.kernels.products import extended_length
 from fastgmm.kernels.runner import Program
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.kernels.small import LARGEST, make_block
@@ -40,6 +41,10 @@ FEW_COMPONENTS, FEW_FEATURES = 4, 16
 """From so many components on, and up to so many features, moments are taken from products that components share: with
 fewer components forming the products costs more than it saves, though less so where rows are short, since much of a
 component's own triangle is padding then; with more features little of it is."""
+
+WHOLE_TILE_COMPONENTS = 64
+"""From so many components on, products of whole vectors of float64 are formed for all rows of a tile at once: they lie
+in the second-level cache then, but many components share them, and a component's sums are fetched once a tile."""
 
 MODERATE = 1e-12, 1e12
 """Between these lie the reciprocal spreads of data that matrix units take (`matrix_units.py`): a square of a 2^16th of
@@ -189,6 +194,8 @@ def _near_full(case: _Chol) -> tuple[Program, float]:
     program.arrays[a.VECTORS] = layout.product_vectors(d, lanes) if n_vectors else np.empty(0, np.int64)
     place = layout.moment_length(d, size)
     program.numbers.update({a.SHARED: shared, a.PRODUCTS: place, a.N_VECTORS: n_vectors, a.TOPS: 1})
+    if n_vectors and size == 8 and program.n_components >= WHOLE_TILE_COMPONENTS and d % lanes == 0:
+        program.numbers[a.EXTRA] = a.TILE * extended_length(d, lanes) * size
     return program, top
 
 

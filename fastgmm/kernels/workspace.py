@@ -53,7 +53,8 @@ class Workspace(NamedTuple):
     live: Any  # (TILE + lanes,) int32
     found: Any  # (1,) int64
     groups: Any  # (K,) int64
-    extra: Any  # as many bytes as the table says: what matrix units read and write, or `near_small.py` sums in
+    extra: Any  # as many bytes as the table says: what matrix units read and write, or `near_small.py` sums in, or a
+    # tile's rows as `products.extend_rows` writes them
 
 
 @functools.lru_cache(maxsize=64)
