@@ -23,7 +23,8 @@ from fastgmm import __version__
 from fastgmm.errors import IncompatibleStatisticsError, InvalidParameterError
 from fastgmm.kernels.fold import RADIX, Digit, total
 from fastgmm.kernels.programs import body_of, name_of
-from fastgmm.kernels.runner import Program, Runner, block_rows
+from fastgmm.kernels.runner import Program, Runner
+from fastgmm.kernels.schedule import block_rows
 from fastgmm.kernels.simd import VECTOR_BYTES
 from fastgmm.typing import Array, Float64Array, RowSource
 

@@ -6,7 +6,7 @@ import pytest
 from fastgmm import covariance, passes
 from fastgmm.covariance import FAMILIES
 from fastgmm.data import as_rows
-from fastgmm.kernels.runner import block_rows
+from fastgmm.kernels.schedule import block_rows
 from fastgmm.params import Params
 from tests import reference, strategies
 from tests.doubles import as_reference

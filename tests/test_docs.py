@@ -13,7 +13,7 @@ import pytest
 
 from fastgmm import GaussianMixture, Mixture, covariance, passes
 from fastgmm.data import as_rows
-from fastgmm.kernels import arguments, fold, programs, runner
+from fastgmm.kernels import arguments, fold, programs, schedule
 from fastgmm.kernels.matrix_full import extra_bytes
 from fastgmm.kernels.workspace import workspace_bytes
 
@@ -49,7 +49,7 @@ def test_stated_constants():
     assert "above a ratio of 1e5 (float32: 1e3)" in numerics.lower()
     assert passes.SEPARATION == {"float64": 1e8, "float32": 3e3}
     assert "1e8 standard\ndeviations in float64, 3e3 in float32" in numerics
-    assert f"at most {runner.SLOT_BYTES >> 20} MB" in memory
+    assert f"at most {schedule.SLOT_BYTES >> 20} MB" in memory
     assert f"log{fold.RADIX}" in memory
     assert f"{arguments.TILE} rows" in memory
     assert sorted(covariance.FAMILIES) == ["diag", "full", "spherical", "tied"]

@@ -17,7 +17,7 @@ import pytest
 from fastgmm import covariance, passes
 from fastgmm.covariance import FAMILIES
 from fastgmm.data import as_rows
-from fastgmm.kernels import _jit, fold, runner, team
+from fastgmm.kernels import _jit, fold, runner, schedule, team
 from fastgmm.kernels import arguments as a
 from fastgmm.params import Params
 from fastgmm.stats import SufficientStatistics
@@ -104,8 +104,8 @@ def test_the_serial_launcher_gives_the_same(kind, dtype, monkeypatch):
 def test_the_number_of_slots_does_not_matter(slot_bytes, monkeypatch):
     x, w, density = problem("full", 9, np.float64)
     usual = all_passes(as_rows(x, w), density, "full")
-    monkeypatch.setattr(runner, "SLOT_BYTES", slot_bytes)
-    monkeypatch.setattr(runner, "LAUNCH_SECONDS", 1e-6)
+    monkeypatch.setattr(schedule, "SLOT_BYTES", slot_bytes)
+    monkeypatch.setattr(schedule, "LAUNCH_SECONDS", 1e-6)
     assert all_passes(as_rows(x, w), density, "full") == usual
 
 
@@ -126,10 +126,10 @@ def test_parts_of_blocks_do_not_matter(kind, d, dtype, monkeypatch):
 
     monkeypatch.setattr(team, "launch", counted)
     program, _ = passes._build(density, rows.dtype)
-    row = runner.row_seconds(program.n_components, program.slot_length)
+    row = schedule.row_seconds(program.n_components, program.slot_length)
     for tiles in (1, 3):
         launches.clear()
-        monkeypatch.setattr(runner, "LAUNCH_SECONDS", row * a.TILE * (tiles + 0.5))
+        monkeypatch.setattr(schedule, "LAUNCH_SECONDS", row * a.TILE * (tiles + 0.5))
         assert all_passes(rows, density, kind) == usual
         assert len(launches) > 12 * len(usual) / tiles
 
@@ -141,8 +141,8 @@ def test_half_tiles_of_the_largest_models(kind, dtype, monkeypatch):
     x, w, density = problem(kind, 9, dtype, n=5_001)
     rows = as_rows(x, w)
     usual = passes.Accumulator(rows, covariance.family(kind).scatter)(density)
-    monkeypatch.setattr(runner, "TILE_SECONDS", 0.0)
-    monkeypatch.setattr(runner, "LAUNCH_SECONDS", 0.0)
+    monkeypatch.setattr(schedule, "TILE_SECONDS", 0.0)
+    monkeypatch.setattr(schedule, "LAUNCH_SECONDS", 0.0)
     half = passes.Accumulator(rows, covariance.family(kind).scatter)(density)
     rtol = 1e-11 if dtype == np.float64 else 1e-4
     np.testing.assert_allclose(half.scatter, usual.scatter, rtol=rtol, atol=rtol * np.abs(usual.scatter).max())
@@ -332,7 +332,7 @@ def test_large_sums_are_folded_by_several_threads_to_the_same_bits(dtype, monkey
         _jit.launch(code, table, count, workers)
 
     monkeypatch.setattr(runner, "launch", launch)
-    monkeypatch.setattr(runner, "FOLD_TOGETHER", 0)
+    monkeypatch.setattr(schedule, "FOLD_TOGETHER", 0)
     assert bits(passes.Accumulator(rows, scatter, n_threads=2)(density)) == alone
     assert items
     assert all(count == 2 == workers for count, workers in items)

@@ -11,7 +11,7 @@ import pytest
 
 from fastgmm import GaussianMixture, Mixture, open_rows, passes
 from fastgmm.data import as_rows, pump
-from fastgmm.kernels import _jit, runner, team
+from fastgmm.kernels import _jit, runner, schedule, team
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels.runner import Runner
 
@@ -40,7 +40,7 @@ def _no_thread_stays():
 @pytest.fixture
 def _four_threads(monkeypatch):
     monkeypatch.setattr(runner, "n_threads", lambda: 4)
-    monkeypatch.setattr(runner, "SERIAL_SECONDS", 0.0)
+    monkeypatch.setattr(schedule, "SERIAL_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_four_threads")

@@ -23,7 +23,7 @@ from fastgmm.dask.rows import DaskRows
 from fastgmm.dask.session import Session
 from fastgmm.em import Accumulate
 from fastgmm.kernels.programs import PROGRAMS
-from fastgmm.kernels.runner import block_rows
+from fastgmm.kernels.schedule import block_rows
 from fastgmm.params import Params
 from fastgmm.partials import Partial, PartialRunner, Work
 from fastgmm.stats import SufficientStatistics

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import Body, compile_block, launch, n_threads
-from fastgmm.kernels.runner import LAUNCH_SECONDS, SERIAL_SECONDS
+from fastgmm.kernels.schedule import LAUNCH_SECONDS, SERIAL_SECONDS
 
 FROM = 1 << 16  # entries of all matrices; below, calls and compilation are not worth it and NumPy does the same
 

@@ -26,7 +26,8 @@ from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import at, float64_pointer, int64_pointer
 from fastgmm.kernels.edges import in_all_lanes, lane_numbers, load_before
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.runner import LAUNCH_SECONDS, SERIAL_SECONDS, address, aligned_empty
+from fastgmm.kernels.runner import address, aligned_empty
+from fastgmm.kernels.schedule import LAUNCH_SECONDS, SERIAL_SECONDS
 from fastgmm.kernels.simd import Emitter, Value, micro, micro_apart
 
 Float64 = npt.NDArray[np.float64]

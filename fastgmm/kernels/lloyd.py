@@ -18,7 +18,8 @@ from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block
 from fastgmm.kernels.arguments import at, float64_pointer, pointer
 from fastgmm.kernels.programs import DensityLike, assignment
-from fastgmm.kernels.runner import ELEMENT_NAMES, LAUNCH_SECONDS, Program, block_rows, row_seconds
+from fastgmm.kernels.runner import ELEMENT_NAMES, Program
+from fastgmm.kernels.schedule import LAUNCH_SECONDS, block_rows, row_seconds
 from fastgmm.kernels.workspace import helper
 
 

@@ -1,8 +1,8 @@
-"""Runs a pass over all rows of a source: grid of blocks, waves of partials, fold, scratch.
+"""Runs a pass over all rows of a source: waves of blocks (`schedule.py`), partials, fold, scratch.
 
-The grid depends on shapes only: block i holds rows i B .. (i + 1) B - 1, B from `block_rows`. A wave computes as many
-blocks as there are slots for partials, then folds them (`fold.py`). So the bits of a result do not depend on the number
-of threads, on the number of slots, or on how the source cuts its rows, as long as it cuts them at block boundaries.
+A wave computes as many blocks of a grid that depends on shapes only as there are slots for partials, then folds them
+(`fold.py`). So the bits of a result do not depend on the number of threads, on the number of slots, or on how the
+source cuts its rows, as long as it cuts them at block boundaries.
 
 Memory of a `Runner`, beside the rows and the parameters: `slots` partials of at most `SLOT_BYTES` together (but one a
 thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
@@ -11,7 +11,7 @@ thread), 1 + log16(blocks) more for the fold, and one workspace a thread.
 from __future__ import annotations
 
 import ctypes
-import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -23,28 +23,20 @@ import numpy.typing as npt
 
 from fastgmm.kernels import arguments as a
 from fastgmm.kernels._jit import compile_block, launch, n_threads
-from fastgmm.kernels.arguments import ALIGNMENT, TILE
+from fastgmm.kernels.arguments import ALIGNMENT
 from fastgmm.kernels.fold import Counter, Digit, fold_block, n_levels, total
 from fastgmm.kernels.layout import padded_width
+from fastgmm.kernels.schedule import block_rows, fold_segment, make_schedule, most_slots, part_rows, round8
 from fastgmm.kernels.team import Crew, OpenMP, Wave, new_wave, team
 from fastgmm.kernels.workspace import workspace_bytes
 from fastgmm.pieces import pieces
 
 ELEMENT_NAMES = {8: "float64", 4: "float32"}  # by size: `dtype.name` takes microseconds
-SLOT_BYTES = 16 << 20
-LAUNCH_SECONDS = 0.1  # of one launch, roughly, but one tile a thread at least: Ctrl-C waits no longer
-TILE_SECONDS = 0.6  # from this (rough) time of a tile on, a launch does half of one: K D^2 = 1e8
 TOUCH_BYTES = 1 << 26  # scratch above this is given its memory in pieces: half a second a gigabyte
 PAGE = 4096
-SERIAL_SECONDS = 2e-4  # below this, waking a second thread takes longer than it saves
-BLOCK_SECONDS = (3.5e-4, 1.2e-2)  # of a block, roughly: clearing and folding its partial takes microseconds at least,
-BLOCK_SECONDS_PER_BYTE = 2e-8  # and a fiftieth of this; longer blocks would be too few to share out evenly
 CONVERT_BYTES = 1 << 22  # rows that are converted to a pass's precision at a time
-SEGMENT = 1 << 13  # elements that one task folds, at most
-FOLD_TOGETHER = 1 << 16  # numbers that are folded by several threads, however few elements they are sums of
 OPEN_MP = OpenMP()
 _BYTE: Any = ctypes.c_char
-CACHE_BYTES = 1 << 20  # partials up to this size fold at the speed of a core's cache
 
 
 @dataclass(slots=True)
@@ -69,42 +61,14 @@ class Program:
     slot_length: int = field(init=False)  # numbers in a partial with moments
 
     def __post_init__(self) -> None:
-        self.first = _round8(a.WEIGHT + self.n_components)
-        self.second = self.first + _round8(self.n_components * self.first_length)
-        self.slot_length = self.second + _round8(self.n_components * self.moment_length)
-
-
-def _round8(n: int) -> int:
-    return (n + 7) & -8
-
-
-def row_seconds(n_components: int, slot_length: int) -> float:
-    """Rough time of a row with one thread; only for the size of launches and blocks.
-
-    A number of a partial is a multiply-add of every row, and a density takes about as many as the moments.
-    """
-    return n_components * 1e-9 + slot_length * 6e-11
-
-
-@functools.lru_cache(maxsize=64)
-def block_rows(n_components: int, slot_length: int) -> int:
-    """Rows of a block: 5 to 20 tiles; enough work to outweigh its partial, little enough to share it out evenly."""
-    if slot_length * 8 > CACHE_BYTES:
-        return 10 * TILE
-    least, most = BLOCK_SECONDS
-    seconds = min(max(least, slot_length * 8 * BLOCK_SECONDS_PER_BYTE), most)
-    tiles = seconds / (row_seconds(n_components, slot_length) * TILE)
-    return int(min(max(tiles, 5), 20)) * TILE
-
-
-def most_slots(threads: int, length: int) -> int:
-    """Partials of so many numbers that are held at a time, if there are as many blocks."""
-    return max(threads, min(512, SLOT_BYTES // (length * 8)))
+        self.first = round8(a.WEIGHT + self.n_components)
+        self.second = self.first + round8(self.n_components * self.first_length)
+        self.slot_length = self.second + round8(self.n_components * self.moment_length)
 
 
 def partial_length(program: Program, mode: int) -> int:
     """Numbers in a partial of a pass."""
-    return program.slot_length if mode in (a.FIT, a.ASSIGN) else _round8(a.WEIGHT)
+    return program.slot_length if mode in (a.FIT, a.ASSIGN) else round8(a.WEIGHT)
 
 
 def _in_precision(parts: Iterable[Any], dtype: np.dtype[Any], block: int) -> Iterator[Any]:
@@ -158,18 +122,12 @@ class Runner:
 
         Values of digits may be scratch: they are valid until the next run.
         """
-        block = block_rows(program.n_components, program.slot_length)
-        length = partial_length(program, mode)
+        shape = program.n_components, program.slot_length
+        block, length = block_rows(*shape), partial_length(program, mode)
         table = self._table(program, mode, block, length, -(-rows.n_rows // block))
-        workers = self._workers
         code = compile_block(program.body, ELEMENT_NAMES[program.dtype.itemsize])
-        row = row_seconds(program.n_components, program.slot_length)
-        # Where even one block takes longer, a launch does the same part of each block: whole tiles, in the same order.
-        # Half tiles of the largest models round differently, but which models these are depends on shapes only.
-        tile = TILE if row * TILE < TILE_SECONDS else TILE // 2
-        part_rows = min(block, max(int(LAUNCH_SECONDS / (row * TILE)), 1) * tile)
         if rows.n_rows <= block:
-            self._run_one(code, table, rows, program.dtype, part_rows, out)
+            self._run_one(code, table, rows, program.dtype, part_rows(*shape), out)
             return [Digit(0, begin, 1, self._slots[:length])]
         fold = compile_block(fold_block, "float64")
         sums = Counter(self._stack, length, begin)
@@ -177,36 +135,28 @@ class Runner:
         def finish(wave: Wave) -> None:
             crew.finish(wave)
             threads = wave.threads if crew.ahead == 1 else 1  # the others are at work on the next wave
-            segment = SEGMENT
-            if threads > 1 and length * wave.blocks >= FOLD_TOGETHER:
-                segment = min(SEGMENT, _round8(-(-length // threads)))
-            wave.table[a.SEGMENT] = segment
+            segment = wave.table[a.SEGMENT] = fold_segment(length, wave.blocks, threads)
             sums.push(wave.table, wave.blocks, lambda: launch(fold, wave.table, -(-length // segment), threads))
 
         with self._crew(rows) as crew:
-            ahead = crew.ahead if part_rows == block and self._n_slots >= crew.ahead * workers else 1
-            most = min(self._n_slots // ahead, int(LAUNCH_SECONDS * workers / (block * row)))
-            most = max(most, workers)
+            plan = make_schedule(*shape, workers=self._workers, slots=self._n_slots, ahead=crew.ahead)
+            places = itertools.cycle(range(plan.ahead))  # of a wave's partials: of two at a time, each has its half
             waves: deque[Wave] = deque()
-            place = 0  # of the next wave's partials: with two waves at a time, each has its half
             for part in _in_precision(rows.blocks(block), program.dtype, block):
                 x, weight = part.x, part.weight
-                blocks = -(-x.shape[0] // block)
-                threads = 1 if x.shape[0] * row < SERIAL_SECONDS else workers
-                even = most if blocks <= most else most // workers * workers  # as many for every thread
-                for first in range(0, blocks, even):
+                threads = plan.threads(x.shape[0])
+                for first, blocks in plan.waves(x.shape[0]):
                     own = table.copy()
                     own[a.ROWS] = address(x)
                     own[a.WEIGHTS] = 0 if weight is None else address(weight)
                     own[a.N_ROWS], own[a.FIRST_BLOCK] = x.shape[0], first
-                    own[a.SLOTS] += place * most * length * 8
+                    own[a.SLOTS] += next(places) * plan.most * length * 8
                     if out is not None:
                         own[a.OUT] = address(out[part.first : part.first + x.shape[0]])
-                    place = (place + 1) % ahead
-                    wave = new_wave(code, own, min(even, blocks - first), threads, part_rows, part)
+                    wave = new_wave(code, own, blocks, threads, plan.part_rows, part)
                     crew.begin(wave)
                     waves.append(wave)
-                    if len(waves) == ahead:
+                    if len(waves) == plan.ahead:
                         finish(waves.popleft())
             for wave in waves:
                 finish(wave)
