@@ -38,7 +38,7 @@ def test_a_launch_is_short(shape, workers):
     """No longer than it may be, but for one tile a thread, or half of one."""
     made = plan(shape, workers)
     in_parts = made.part_rows < made.block
-    longest = made.part_rows if in_parts else made.block * -(-made.most // workers)  # rows of a thread
+    longest = made.part_rows if in_parts else made.block * made.most / workers  # rows of a thread
     assert longest * made.row <= schedule.LAUNCH_SECONDS or longest in (TILE, TILE // 2)
     assert made.part_rows % (TILE // 2) == 0
     assert made.most == workers or not in_parts
