@@ -292,6 +292,11 @@ def matrix_moments(
 
         return weigh
 
+    with e.when(builder.icmp_signed("!=", fresh, none)):  # here and once, so that every group can bring its sums
+        everything = e.times(builder.and_(e.add(k, 1), e.index(-PAIR)), size)
+        with e.loop(0, everything, e.lanes) as place:
+            e.store(e.zero(), out, place)
+    held = [e.variable(work) for _ in range(PAIR * PAIR)]  # where what the registers hold belongs, at first nowhere
     current = e.variable(none)  # which of the two buffers holds the left factors
     with e.loop(0, steps) as s:
         weigher(none, none, s, weighted)(range(SIDE))
@@ -313,7 +318,6 @@ def matrix_moments(
             following: tuple[Value, Value, Value] = (next_c, next_i, other),
         ) -> None:
             """The products of a block with `tiles` blocks from j on; meanwhile, if busy, the next left factors."""
-            registers = [(g, h) for g in range(PAIR) for h in range(tiles)]
             place = e.add(
                 e.times(c, size), e.times(e.add(e.builder.ashr(e.times(i, e.add(i, 1)), one), j), TILE_FLOATS)
             )
@@ -321,12 +325,14 @@ def matrix_moments(
             def sums(g: int, h: int, place: Value = place) -> Value:
                 return e.at(out, e.add(place, e.add(e.times(size, g), h * TILE_FLOATS)))
 
-            for g, h in registers:
-                clear(e, PAIR * g + h)
-            with e.when(builder.icmp_signed("==", fresh, none)):
-                for g, h in registers:
-                    bring(e, PAIR * g + h, sums(g, h))
-            with e.loop(0, steps) as s:
+            def begin(register: int) -> None:
+                """Store the sum that the register holds of an earlier group, and bring this group's."""
+                keep(e, register, e.get(held[register]))
+                target = sums(*divmod(register, PAIR))
+                bring(e, register, target)
+                e.set(held[register], target)
+
+            def step(s: Value, first: Callable[[int], None] | None = None) -> None:
                 right = e.at(halves, e.times(e.add(e.times(e.add(before, s), blocks), j), STEP_FLOATS))
                 mine = e.at(left, e.times(s, PAIR * STEP_FLOATS))
                 next_c, next_i, other = following
@@ -337,10 +343,13 @@ def matrix_moments(
 
                 lefts = [e.at(mine, g * STEP_FLOATS) for g in range(PAIR)]
                 rights = [e.at(right, h * STEP_FLOATS) for h in range(tiles)]
-                multiply_add(e, lefts, rights, lambda g, h: PAIR * g + h, meanwhile)
-                awake(e, work)
-            for g, h in registers:
-                keep(e, PAIR * g + h, sums(g, h))
+                multiply_add(e, lefts, rights, lambda g, h: PAIR * g + h, meanwhile, first)
+
+            step(none, begin)
+            with e.loop(1, steps) as s:
+                step(s)
+                with e.when(builder.icmp_unsigned("==", builder.and_(s, e.index(3)), e.index(3))):
+                    awake(e, work)
 
         with e.loop(0, e.add(i, 1), PAIR) as j:
             wanted = builder.and_(more, builder.icmp_signed("==", j, none))
@@ -350,6 +359,8 @@ def matrix_moments(
                     fits = single if tiles == 1 else builder.not_(single)
                     with e.when(builder.and_(wanted if busy else builder.not_(wanted), fits)):
                         group(j, tiles, busy=busy)
+    for register, place in enumerate(held):
+        keep(e, register, e.get(place))
 
 
 @micro
