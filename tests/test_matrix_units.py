@@ -187,6 +187,20 @@ def test_who_takes_the_units(monkeypatch):
         assert body_for(other[1], monkeypatch, True) is not matrix_full_block
 
 
+@pytest.mark.parametrize(
+    ("d", "k", "taken"),
+    [
+        *((30, 40, False), (31, 31, False), (31, 32, True), (32, 33, True), (33, 40, False)),
+        *((45, 20, False), (46, 7, False), (46, 8, True), (48, 9, True), (49, 1, True)),
+    ],
+)
+def test_who_fills_the_units(monkeypatch, d, k, taken):
+    _, density = problem(d=d, k=k)
+    assert body_for(density, monkeypatch, True) is (matrix_full_block if taken else near_full_block)
+    assert body_for(density, monkeypatch, False) is near_full_block
+    assert programs.PROGRAMS["chol"](density, np.dtype(np.float64))[0].body is near_full_block
+
+
 def test_the_switch(monkeypatch):
     monkeypatch.setenv(matrix_units.SWITCH, "0")
     assert not matrix_units.available.__wrapped__()
@@ -210,7 +224,13 @@ def sums(x, density, **options):
 
 
 @with_units
-@pytest.mark.parametrize(("n", "d", "k"), [(700, 50, 3), (1, 64, 2), (193, 49, 1), (400, 128, 5), (5000, 65, 4)])
+@pytest.mark.parametrize(
+    ("n", "d", "k"),
+    [
+        *((700, 50, 3), (1, 64, 2), (193, 49, 1), (400, 128, 5), (5000, 65, 4)),
+        *((1500, 31, 33), (1, 32, 32), (400, 46, 9), (900, 48, 8)),  # `UNIT_SHAPES`
+    ],
+)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_as_right_as_float64(n, d, k, weighted):
     """The errors of sums over float32 rows are those of float32 arithmetic, with units and without."""
@@ -228,9 +248,10 @@ def test_as_right_as_float64(n, d, k, weighted):
 
 
 @with_units
-def test_no_worse_than_without(monkeypatch):
+@pytest.mark.parametrize(("d", "k"), [(31, 33), (48, 8), (96, 4)])
+def test_no_worse_than_without(monkeypatch, d, k):
     """Largest error of a log-density and of a second moment, beside those of float32 multiply-adds."""
-    x, density = problem(20_000, 96, 4)
+    x, density = problem(20_000, d, k)
     wide = as_rows(x.astype(float))
     exact = passes.score_samples(wide, density), passes.Accumulator(wide, "full")(density).scatter
     errors = []
@@ -242,9 +263,12 @@ def test_no_worse_than_without(monkeypatch):
 
 
 @with_units
-@pytest.mark.parametrize("opposite", [False, True])  # most pairs of row and component count; half of them do
-def test_same_bits_for_any_number_of_threads(opposite):
-    x, density = problem(9000, 56, 2, spread=0.7, opposite=True) if opposite else problem(9000, 56, 6)
+@pytest.mark.parametrize(
+    ("d", "k", "opposite"),
+    [(56, 6, False), (56, 2, True), (32, 33, False), (46, 8, False)],  # half of all pairs count where opposite, or most
+)
+def test_same_bits_for_any_number_of_threads(d, k, opposite):
+    x, density = problem(9000, d, k, spread=0.7, opposite=True) if opposite else problem(9000, d, k)
     assert body_for(density) is matrix_full_block
     one = passes.Accumulator(as_rows(x), "full", n_threads=1)(density)
     for threads in (2, 3, 4):
@@ -255,8 +279,10 @@ def test_same_bits_for_any_number_of_threads(opposite):
 
 @with_units
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_value_that_is_not_finite_is_found(value):
-    x, density = problem(600, 50, 3)
+@pytest.mark.parametrize(("d", "k"), [(50, 3), (48, 8)])
+def test_a_value_that_is_not_finite_is_found(value, d, k):
+    x, density = problem(600, d, k)
+    assert body_for(density) is matrix_full_block
     x[431, 17] = value
     with pytest.raises(passes.NonFiniteDataError, match="row 431"):
         passes.Accumulator(as_rows(x), "full")(density)

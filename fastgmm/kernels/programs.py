@@ -42,6 +42,11 @@ FEW_COMPONENTS, FEW_FEATURES = 4, 16
 fewer components forming the products costs more than it saves, though less so where rows are short, since much of a
 component's own triangle is padding then; with more features little of it is."""
 
+UNIT_SHAPES = ((31, 32, 32), (46, 48, 8))
+"""From so many and up to so many features, and from so many components on, float32 passes take matrix units instead of
+shared products. The units' blocks have 16 features, and steps of two blocks: what fills them up costs as much as more
+features, so with fewer than these they are slower."""
+
 WHOLE_TILE_COMPONENTS = 64
 """From so many components on, products of whole vectors of float64 are formed for all rows of a tile at once: they lie
 in the second-level cache then, but many components share them, and a component's sums are fetched once a tile."""
@@ -124,9 +129,11 @@ class _Chol(NamedTuple):
 
     @property
     def for_matrix_units(self) -> bool:
-        """Whether matrix units are there and take such data."""
-        many = self.shared == a.BY_GRAM and self.dtype.itemsize == 4
-        return many and matrix_units.available() and _moderate(self.density.factor)
+        """Whether matrix units are there, are faster, and take such data."""
+        k, d = self.density.means.shape
+        fills = any(least <= d <= most and k >= components for least, most, components in UNIT_SHAPES)
+        pays = self.dtype.itemsize == 4 and (self.shared == a.BY_GRAM or fills)
+        return pays and matrix_units.available() and _moderate(self.density.factor)
 
 
 def _chol(density: DensityLike, dtype: np.dtype[Any]) -> tuple[Program, float]:
