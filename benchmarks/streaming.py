@@ -227,6 +227,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         write(folder, args.rows)
         if not args.write:
             report(folder, args.only, args.repeats)
