@@ -16,8 +16,9 @@ of the cache. Moments are packed as `micro.rank_update` packs them.
 
 from __future__ import annotations
 
-from fastgmm.kernels.micro import BLOCKS, V, add_to, for_vector_groups, keep_sum
-from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro_apart
+from fastgmm.kernels.micro import BLOCKS, V, add_to, for_vector_groups, sums_of_products
+from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.simd import I64, Emitter, Value, micro_apart
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it
 STEPS = 2  # of the products' loops in a row: what counts and compares stays beside the multiply-adds
@@ -58,7 +59,7 @@ def gram(
 
     `count` is a multiple of `UNROLL`; `work` has room for V panels, of which it keeps the weighted rows, (T, V L).
     """
-    wide = e.real != DOUBLE
+    narrow = e.narrow
     vectors = e.builder.udiv(e.add(n, e.lanes - 1), e.index(e.lanes))
     eights = e.builder.and_(n, e.index(-8))
 
@@ -76,52 +77,50 @@ def gram(
         before = e.times(half, e.builder.sub(e.add(b, 1), half))
         return e.at(moments, e.times(before, 128)), e.builder.and_(e.add(first, 23), e.index(-16))
 
-    def within(place: tuple[Value, Value], r: int, c: Value, v: int) -> Value:
-        return e.at(place[0], e.add(e.times(place[1], r), e.times(e.add(c, v), e.lanes)))
+    def weigh(c: Value, row: Value, part: Part, totals: list[Value]) -> list[Value]:
+        """Some of a row of the panels from c on times its responsibility."""
+        weight, found = narrow.broadcast(resp, row), []
+        for i, column in enumerate(part.columns):
+            v, lane = divmod(column, e.lanes)
+            source = e.at(panels, e.add(e.times(e.add(c, v), step), lane))
+            x = e.mul(weight, narrow.load(source, e.times(row, e.lanes)))
+            e.store(x, work, e.add(e.times(row, V * e.lanes), column))
+            e.set(totals[i], e.plus(x, e.get(totals[i])))
+            found.append(x)
+        return found
 
-    def weigh(c: Value, nv: int, row: Value, totals: list[Value]) -> list[Value]:
-        """A row of panels c .. c + nv - 1 times its responsibility."""
-        weight, x = e.broadcast(resp, row), []
-        for v in range(nv):
-            source = e.at(panels, e.times(e.add(c, v), step))
-            x.append(e.mul(weight, e.load(source, e.times(row, e.lanes))))
-        for v, total in enumerate(totals):
-            e.store(x[v], work, e.add(e.times(row, V * e.lanes), v * e.lanes))
-            e.set(total, e.plus(x[v], e.get(total)))
-        return x
+    def begin_totals(part: Part) -> list[Value]:
+        return [e.variable(narrow.zero()) for _ in part.columns]
 
-    def keep(c: Value, totals: list[Value]) -> None:
-        for v, total in enumerate(totals):
-            add_to(e, e.get(total), sums, e.times(e.add(c, v), e.lanes))
+    def keep(c: Value, part: Part, totals: list[Value]) -> None:
+        for total, column in zip(totals, part.columns, strict=True):
+            add_to(narrow, e.get(total), sums, e.add(e.times(c, e.lanes), column))
 
     def multiply(
         q: int, first: Value, place: tuple[Value, Value], c: Value, nv: int, *, begin: bool = False, more: bool = False
     ) -> None:
         """Columns c L .. (c + nv) L - 1 of q rows of moments; at the beginning these columns are weighed meanwhile."""
-        left = panel(first)
-        places = [[within(place, r, c, v) for v in range(nv)] for r in range(q)]
-        s = [[e.variable(e.zero() if wide else e.load(places[r][v])) for v in range(nv)] for r in range(q)]
+        left, start = panel(first), e.times(c, e.lanes)
+        places = [e.at(place[0], e.add(e.times(place[1], r), start)) for r in range(q)]
         if more:
             following = place_of(e.add(first, q))
             for r in range(q):
                 for v in range(nv):
-                    e.prefetch(within(following, r, c, v))
-        totals = [e.variable(e.zero()) for _ in range(nv if begin else 0)]
-        with e.loop(0, count, STEPS) as t:
-            for u in range(STEPS):
-                row = e.add(t, u)
-                if begin:
-                    x = weigh(c, nv, row, totals)
-                else:
-                    x = [e.load(work, e.add(e.times(row, V * e.lanes), v * e.lanes)) for v in range(nv)]
-                for r in range(q):
-                    a = e.broadcast(left, e.add(e.times(row, e.lanes), r))
-                    for v in range(nv):
-                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
-        keep(c, totals)
-        for r in range(q):
-            for v in range(nv):
-                keep_sum(e, e.get(s[r][v]), places[r][v], 0)
+                    e.prefetch(following[0], e.add(e.add(e.times(following[1], r), start), v * e.lanes))
+        for part in parts(e, q, nv):
+            weighs = begin and part.rows.start == 0
+            totals = begin_totals(part) if weighs else []
+
+            def operands(
+                row: Value, part: Part, totals: list[Value] = totals, weighs: bool = weighs
+            ) -> tuple[list[Value], list[Value]]:
+                weighted = e.at(work, e.times(row, V * e.lanes))
+                x = weigh(c, row, part, totals) if weighs else [narrow.load(weighted, i) for i in part.columns]
+                return x, [narrow.broadcast(left, e.add(e.times(row, e.lanes), r)) for r in part.rows]
+
+            sums_of_products(e, part, places, count, operands, STEPS)
+            if weighs:
+                keep(c, part, totals)
 
     def group(c: Value, nv: int) -> None:
         begin = e.times(c, e.lanes)
@@ -130,10 +129,11 @@ def gram(
         with e.when(whole):
             multiply(8, last, place_of(last), c, nv, begin=True)
         with e.when(e.builder.not_(whole)):
-            totals = [e.variable(e.zero()) for _ in range(nv)]
-            with e.loop(0, count) as t:
-                weigh(c, nv, t, totals)
-            keep(c, totals)
+            for part in parts(e, 1, nv):
+                totals = begin_totals(part)
+                with e.loop(0, count) as t:
+                    weigh(c, t, part, totals)
+                keep(c, part, totals)
         for first, many in blocks:
             with e.when(e.builder.icmp_signed("<", first, eights)):
                 multiply(8, first, place_of(first), c, many)

@@ -16,16 +16,16 @@ kernel is in `twins.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
-from llvmlite import ir
-
+from fastgmm.kernels.registers import COLUMNS, Part, parts
 from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro_apart
 
 V = 3
 BLOCKS = (8, 4, 2, 1)
 Block = Callable[[int, Value], None]
+Found: TypeAlias = list[tuple[Value, list[tuple[int, Value]]]]
 
 
 def for_row_blocks(e: Emitter, n: Value, body: Block, start: Any = None) -> None:
@@ -71,32 +71,37 @@ def centred(e: Emitter, x: Value, mean: Value, j: Any, n: Value) -> Value:
 
 
 def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value, n: Value, use: Any) -> None:
-    """y = W (x - mean) for one panel, W lower triangular; ``use(first, q, y)`` takes the q x V vectors of a row block.
+    """y = W (x - mean) for one panel, W lower triangular; ``use(row, y)`` takes columns and registers of a row of y.
 
     The centred panel is written to `work` as its columns are first met, so centring costs no pass of its own.
     """
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
 
     def block(q: int, first: Value) -> None:
         coefficients = e.at(factor, block_offset(e, first, q))
-        y = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
+        for part in parts(e, q, V):
+            some(part, q, first, coefficients)
+
+    def some(part: Part, q: int, first: Value, coefficients: Value) -> None:
+        y = {r: [e.variable(narrow.zero()) for _ in part.columns] for r in part.rows}
 
         def step(x: list[Value], j: Any, rows: range) -> None:
             for r in rows:
-                w = e.broadcast(coefficients, e.add(e.times(j, q), r))
-                for v in range(V):
-                    e.set(y[r][v], e.fma(w, x[v], e.get(y[r][v])))
+                w = narrow.broadcast(coefficients, e.add(e.times(j, q), r))
+                for v, total in enumerate(y[r]):
+                    e.set(total, narrow.fma(w, x[v], e.get(total)))
 
-        with e.loop(0, first) as j:
-            step([e.load(work, e.add(e.times(j, width), v * e.lanes)) for v in range(V)], j, range(q))
-        for jj in range(q):
+        with e.loop(0, e.add(first, part.rows.start)) as j:
+            step([narrow.load(work, e.add(e.times(j, width), c)) for c in part.columns], j, part.rows)
+        for jj in part.rows:
             j = e.add(first, jj)
             base = e.times(j, width)
-            x = [centred(e, e.load(panel, e.add(base, v * e.lanes)), mean, j, n) for v in range(V)]
-            for v in range(V):
-                e.store(x[v], work, e.add(base, v * e.lanes))
-            step(x, j, range(jj, q))
-        use(first, q, [[e.get(y[r][v]) for v in range(V)] for r in range(q)])
+            x = [centred(narrow, narrow.load(panel, e.add(base, c)), mean, j, n) for c in part.columns]
+            for value, c in zip(x, part.columns, strict=True):
+                e.store(value, work, e.add(base, c))
+            step(x, j, range(jj, part.rows.stop))
+        for r in part.rows:
+            use(e.add(first, r), zip(part.columns, map(e.get, y[r]), strict=True))
 
     for_row_blocks(e, n, block)
 
@@ -114,20 +119,19 @@ def triangular_density(
     out: Value,
 ) -> None:
     """out[row] = log_norm - |W (x_row - mean)|^2 / 2 for the rows of `count` panels."""
-    width = V * e.lanes
-    constant = e.broadcast(log_norm)
+    narrow, width = e.narrow, V * e.lanes
+    constant = narrow.broadcast(log_norm)
     with e.loop(0, count) as p:
-        squares = [e.variable(e.zero()) for _ in range(V)]
+        squares = {c: e.variable(narrow.zero()) for c in range(0, width, narrow.lanes)}
 
-        def add(_first: Value, q: int, y: list[list[Value]], squares: list[Value] = squares) -> None:
-            for r in range(q):
-                for v in range(V):
-                    e.set(squares[v], e.fma(y[r][v], y[r][v], e.get(squares[v])))
+        def add(_row: Value, y: Iterable[tuple[int, Value]], squares: dict[int, Value] = squares) -> None:
+            for c, value in y:
+                e.set(squares[c], narrow.fma(value, value, e.get(squares[c])))
 
         triangular(e, e.at(panels, e.times(p, e.times(n, width))), mean, factor, work, n, add)
-        for v in range(V):
-            value = e.fma(e.get(squares[v]), e.constant(-0.5), constant)
-            e.store(value, out, e.add(e.times(p, width), v * e.lanes))
+        for c, square in squares.items():
+            value = narrow.fma(e.get(square), narrow.constant(-0.5), constant)
+            e.store(value, out, e.add(e.times(p, width), c))
 
 
 @micro_apart
@@ -139,31 +143,45 @@ def whiten(
     with e.loop(0, count) as p:
         offset = e.times(p, e.times(n, width))
 
-        def keep(first: Value, q: int, y: list[list[Value]], offset: Value = offset) -> None:
-            for r in range(q):
-                for v in range(V):
-                    e.store(y[r][v], out, e.add(e.add(offset, e.times(e.add(first, r), width)), v * e.lanes))
+        def keep(row: Value, y: Iterable[tuple[int, Value]], offset: Value = offset) -> None:
+            place = e.add(offset, e.times(row, width))
+            for c, value in y:
+                e.store(value, out, e.add(place, c))
 
         triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
 
 
 def over_pairs(
-    e: Emitter, panel: Value, n: Value, k: Value, term: Any, use: Any, ahead: Value | None = None, unroll: int = 1
+    e: Emitter,
+    panel: Value,
+    n: Value,
+    k: Value,
+    term: Any,
+    use: Any,
+    ahead: Value | None = None,
+    unroll: int = 1,
+    columns: int = COLUMNS,
 ) -> None:
-    """Sum over the features for every component and row of a panel; ``use(first, sums)`` takes a block of components.
+    """Sum over the features for every component and row of a panel; ``use(found)`` takes the sums of some of them.
 
+    `found` is a list of components and their sums, for each a list of where rows begin in the panel and a register.
     ``term(where)`` reads the coefficients of a component and feature, at `where` of arrays that hold, for each block of
     q components (`row_blocks` of K), the features in order, each as q numbers; it returns ``add(x, sum)``, the new sum.
+    Both are of the narrow emitter. At most `columns` registers of rows are beside one another: coefficients take some.
     The Q rows that lie at `ahead` are asked for meanwhile, evenly spread: a CPU waits for at most 16 lines at a time.
     Blocks of 8 components take `unroll` features a step.
     """
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
     share = e.builder.sdiv(e.add(k, 8 * width - 1), k)  # elements of those rows for a feature and 8 components
     many = e.builder.icmp_signed(">", e.times(share, unroll), e.index(e.lanes))
 
     def block(q: int, first: Value) -> None:
+        for number, part in enumerate(parts(e, q, V, columns)):
+            some(part, q, first, ahead if number == 0 else None)
+
+    def some(part: Part, q: int, first: Value, ahead: Value | None) -> None:
         base = e.times(first, n)
-        sums = [[e.variable(e.zero()) for _ in range(V)] for _ in range(q)]
+        sums = {r: [e.variable(narrow.zero()) for _ in part.columns] for r in part.rows}
         start = None if ahead is None else e.at(ahead, e.builder.sdiv(e.times(base, width), k))
 
         def step(j: Value, features: int, *, often: bool = True) -> None:
@@ -173,11 +191,11 @@ def over_pairs(
                 for u in range(2 * features if often else 1):
                     e.prefetch(place, u * e.lanes)
             for u in range(features):
-                x = [e.load(values, u * width + v * e.lanes) for v in range(V)]
-                for r in range(q):
+                x = [narrow.load(values, u * width + c) for c in part.columns]
+                for r in part.rows:
                     add = term(e.add(at, u * q + r))
-                    for v in range(V):
-                        e.set(sums[r][v], add(x[v], e.get(sums[r][v])))
+                    for value, total in zip(x, sums[r], strict=True):
+                        e.set(total, add(value, e.get(total)))
 
         some = unroll if q == BLOCKS[0] else 1
         whole = n if some == 1 else e.builder.and_(n, e.index(-some))
@@ -193,16 +211,9 @@ def over_pairs(
         if some > 1:
             with e.loop(whole, n) as j:
                 step(j, 1)
-        use(first, [[e.get(sums[r][v]) for v in range(V)] for r in range(q)])
+        use([(e.add(first, r), list(zip(part.columns, map(e.get, sums[r]), strict=True))) for r in part.rows])
 
     for_row_blocks(e, k, block)
-
-
-def numbered(sums: list[list[Value]]) -> Iterator[tuple[int, int, Value]]:
-    """Component, vector and sum of a block, in order."""
-    for r, row in enumerate(sums):
-        for v, value in enumerate(row):
-            yield r, v, value
 
 
 def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
@@ -212,21 +223,22 @@ def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: V
     shape.
     """
     low = e.times(n, k)
+    narrow = e.narrow
 
     def term(where: Value) -> Any:
-        mean = e.broadcast(means, where)
-        rest = None if e.real == DOUBLE else e.broadcast(means, e.add(where, low))
-        scale = None if scales is None else e.broadcast(scales, where)
+        mean = narrow.broadcast(means, where)
+        rest = None if e.real == DOUBLE else narrow.broadcast(means, e.add(where, low))
+        scale = None if scales is None else narrow.broadcast(scales, where)
 
         def add(x: Value, total: Value) -> Value:
             u = e.minus(x, mean)
             u = u if rest is None else e.minus(u, rest)
             u = u if scale is None else e.mul(u, scale)
-            return e.fma(u, u, total)
+            return narrow.fma(u, u, total)
 
         return add
 
-    over_pairs(e, panel, n, k, term, use)
+    over_pairs(e, panel, n, k, term, use, columns=2)
 
 
 @micro_apart
@@ -243,14 +255,15 @@ def diagonal_density(
     stride: Value,
 ) -> None:
     """out[component, row] = log_norm - |scale * (x_row - mean)|^2 / 2 for the rows of `count` panels."""
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
     with e.loop(0, count) as p:
 
-        def use(first: Value, sums: list[list[Value]], p: Value = p) -> None:
-            for r, v, d in numbered(sums):
-                component = e.add(first, r)
-                value = e.fma(d, e.constant(-0.5), e.broadcast(log_norm, component))
-                e.store(value, out, e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes)))
+        def use(found: Found, p: Value = p) -> None:
+            for component, sums in found:
+                place = e.add(e.times(component, stride), e.times(p, width))
+                constant = narrow.broadcast(log_norm, component)
+                for c, d in sums:
+                    e.store(narrow.fma(d, narrow.constant(-0.5), constant), out, e.add(place, c))
 
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, scales, n, k, use)
 
@@ -273,18 +286,18 @@ def scalar_density(
 
     squares[component, row] = |x_row - mean|^2.
     """
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
     with e.loop(0, count) as p:
 
-        def use(first: Value, sums: list[list[Value]], p: Value = p) -> None:
-            for r, v, d in numbered(sums):
-                component = e.add(first, r)
-                scale = e.broadcast(scales, component)
-                # scale twice, so that neither the square of a scale nor that of a distance has to be representable
-                value = e.fma(e.mul(e.mul(d, scale), scale), e.constant(-0.5), e.broadcast(log_norm, component))
-                place = e.add(e.times(component, stride), e.add(e.times(p, width), v * e.lanes))
-                e.store(value, out, place)
-                e.store(d, squares, place)
+        def use(found: Found, p: Value = p) -> None:
+            for component, sums in found:
+                scale, constant = narrow.broadcast(scales, component), narrow.broadcast(log_norm, component)
+                start = e.add(e.times(component, stride), e.times(p, width))
+                for c, d in sums:
+                    # scale twice, so that neither the square of a scale nor that of a distance has to be representable
+                    value = narrow.fma(e.mul(e.mul(d, scale), scale), narrow.constant(-0.5), constant)
+                    e.store(value, out, e.add(start, c))
+                    e.store(d, squares, e.add(start, c))
 
         distances(e, e.at(panels, e.times(p, e.times(n, width))), means, None, n, k, use)
 
@@ -296,6 +309,7 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
     For reference: S[i, j] += sum_t z[t, i] z[t, j], j <= i. Lanes run over j, so rows are read as they lie and nothing
     is summed across lanes.
     """
+    narrow = e.narrow
     size = e.variable(e.index(0))  # what the blocks before take in `moments`
 
     def block(q: int, first: Value) -> None:
@@ -304,20 +318,16 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
         target = e.at(moments, e.get(size))
 
         def group(c: Value, nv: int) -> None:
-            wide = e.real != DOUBLE
-            place = [[e.add(e.times(columns, r), e.times(e.add(c, v), e.lanes)) for v in range(nv)] for r in range(q)]
-            s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
-            with e.loop(0, count) as t:
+            begin = e.times(c, e.lanes)
+            places = [e.at(target, e.add(e.times(columns, r), begin)) for r in range(q)]
+
+            def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
                 row = e.at(z, e.times(t, stride))
-                left = e.at(row, first)
-                right = [e.load(row, e.times(e.add(c, v), e.lanes)) for v in range(nv)]
-                for r in range(q):
-                    a = e.broadcast(left, r)
-                    for v in range(nv):
-                        e.set(s[r][v], e.fma(a, right[v], e.get(s[r][v])))
-            for r in range(q):
-                for v in range(nv):
-                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
+                left, right = e.at(row, first), e.at(row, begin)
+                return [narrow.load(right, i) for i in part.columns], [narrow.broadcast(left, r) for r in part.rows]
+
+            for part in parts(e, q, nv):
+                sums_of_products(e, part, places, count, operands)
 
         for_vector_groups(e, vectors, group)
         e.set(size, e.add(e.get(size), e.times(columns, q)))
@@ -325,13 +335,38 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
     for_row_blocks(e, n, block)
 
 
+def sums_of_products(e: Emitter, part: Part, places: list[Value], count: Value, operands: Any, unroll: int = 1) -> None:
+    """Add to a part of a block of sums, float64, at `places` one address a row, a product for each of `count` steps.
+
+    ``operands(t, part)`` gives the registers of step t and what multiplies them, a vector for each row of the part.
+    `unroll` steps, a divisor of `count`, go together.
+    """
+    narrow = e.narrow
+    sums = {r: [e.variable(begun_sum(narrow, places[r], c)) for c in part.columns] for r in part.rows}
+    with e.loop(0, count, unroll) as start:
+        for u in range(unroll):
+            right, left = operands(e.add(start, u) if u else start, part)
+            for a, totals in zip(left, sums.values(), strict=True):
+                for x, total in zip(right, totals, strict=True):
+                    e.set(total, narrow.fma(a, x, e.get(total)))
+    for r, totals in sums.items():
+        for total, c in zip(totals, part.columns, strict=True):
+            keep_sum(narrow, e.get(total), places[r], c)
+
+
 def add_to(e: Emitter, value: Value, target: Value, index: Any) -> None:
     """target[index...] += value, where target is float64 whatever the emitter's type."""
-    wide = ir.VectorType(DOUBLE, 8)
-    for part, piece in enumerate(e.widen(value)):
-        address = e.builder.bitcast(e.at(target, e.add(index, part * 8)), wide.as_pointer())
+    at = 0
+    for piece in e.widen(value):
+        address = e.builder.bitcast(e.at(target, e.add(index, at)), piece.type.as_pointer())
         old = e.builder.load(address, align=8)
         e.builder.store(e.builder.fadd(old, piece), address, align=8)
+        at += piece.type.count
+
+
+def begun_sum(e: Emitter, target: Value, index: Any) -> Value:
+    """What a sum begins with that `keep_sum` keeps."""
+    return e.load(target, index) if e.real == DOUBLE else e.zero()
 
 
 def keep_sum(e: Emitter, value: Value, target: Value, index: Any) -> None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, keep_sum, numbered, over_pairs
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro_apart
+from fastgmm.kernels.micro import Block, Found, V, block_offset, for_row_blocks, over_pairs, sums_of_products
+from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.simd import Emitter, Value, micro_apart
 
 LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
 
@@ -56,69 +57,76 @@ def shifted_density(
     `before` is 0, and -inf for what is no number. Of the panel's rows at `ahead`, as long as here, the first `share`
     numbers are asked for.
     """
-    width = V * e.lanes
-    constant = e.broadcast(log_norm)
+    narrow, width = e.narrow, V * e.lanes
+    constant = narrow.broadcast(log_norm)
     begins = e.builder.icmp_signed("==", before, e.index(0))
-    highest = e.builder.select(begins, e.constant(float("-inf")), e.constant(float("inf")))  # of the tops so far
+    none, all_of_them = narrow.constant(float("-inf")), narrow.constant(float("inf"))
+    highest = e.builder.select(begins, none, all_of_them)  # of the tops so far
     with e.loop(0, count) as p:
         place = e.times(p, e.times(n, width))
         panel, next_rows = e.at(panels, place), e.at(ahead, place)
         with e.loop(0, share, e.lanes) as i:
             e.prefetch(next_rows, i)
-        squares = [e.variable(e.zero()) for _ in range(V)]
+        squares = {c: e.variable(narrow.zero()) for c in range(0, width, narrow.lanes)}
 
-        def block(q: int, first: Value, panel: Value = panel, squares: list[Value] = squares) -> None:
+        def some(part: Part, q: int, first: Value, panel: Value = panel, squares: dict[int, Value] = squares) -> None:
             coefficients = e.at(factor, block_offset(e, first, q))
-            starts = [e.broadcast(shift, e.add(first, r)) for r in range(q)]
-            y = [[e.variable(start) for _ in range(V)] for start in starts]
+            starts = [(r, narrow.broadcast(shift, e.add(first, r))) for r in part.rows]
+            y = {r: [e.variable(start) for _ in part.columns] for r, start in starts}
 
             def step(columns: Value, weights: Value, j: Any, rows: range) -> None:
-                x = [e.load(columns, e.add(e.times(j, width), v * e.lanes)) for v in range(V)]
+                x = [narrow.load(columns, e.add(e.times(j, width), c)) for c in part.columns]
                 for r in rows:
-                    w = e.broadcast(weights, e.add(e.times(j, q), r))
-                    for v in range(V):
-                        e.set(y[r][v], e.fma(w, x[v], e.get(y[r][v])))
+                    w = narrow.broadcast(weights, e.add(e.times(j, q), r))
+                    for value, total in zip(x, y[r], strict=True):
+                        e.set(total, narrow.fma(w, value, e.get(total)))
 
             def add_square(r: int) -> None:
-                for v in range(V):
-                    e.set(squares[v], e.fma(e.get(y[r][v]), e.get(y[r][v]), e.get(squares[v])))
+                for c, total in zip(part.columns, y[r], strict=True):
+                    e.set(squares[c], narrow.fma(e.get(total), e.get(total), e.get(squares[c])))
 
-            with e.loop(0, first) as j:
-                step(panel, coefficients, j, range(q))
+            begin, end = part.rows.start, part.rows.stop
+            with e.loop(0, e.add(first, begin) if begin else first) as j:
+                step(panel, coefficients, j, part.rows)
             columns, weights = e.at(panel, e.times(first, width)), e.at(coefficients, e.times(first, q))
-            for j in range(q):
-                step(columns, weights, j, range(j, q))
-                if j > 0:  # not all at the end: each addition waits for the one before
+            for j in part.rows:
+                step(columns, weights, j, range(j, end))
+                if j > begin:  # not all at the end: each addition waits for the one before
                     add_square(j - 1)
-            add_square(q - 1)
+            add_square(end - 1)
+
+        def block(q: int, first: Value, some: Any = some) -> None:
+            for part in parts(e, q, V):
+                some(part, q, first)
 
         for_row_blocks(e, n, block)
-        for v in range(V):
-            row = e.add(e.times(p, width), v * e.lanes)
-            value = e.fma(e.get(squares[v]), e.constant(-0.5), constant)
+        for c, square in squares.items():
+            row = e.add(e.times(p, width), c)
+            value = narrow.fma(e.get(square), narrow.constant(-0.5), constant)
             e.store(value, out, row)
-            top = e.load(tops, row)
+            top = narrow.load(tops, row)
             e.store(e.maximum(value, e.select(e.compare("<", top, highest), top, highest)), tops, row)
 
 
 def writer(e: Emitter, row: Value, density: Any, out: Value, stride: Value, tops: Value) -> Any:
     """What `over_pairs` does with the sums of a panel whose first row is `row`: write log-densities and the largest.
 
-    ``density(component, v, sum)`` is the log-density of one vector of rows.
+    ``density(component)`` returns ``result(row, sum)``, the log-density of a register of rows.
     """
-    places = [e.add(row, v * e.lanes) for v in range(V)]
-    for place in places:
-        e.store(e.constant(float("-inf")), tops, place)
+    narrow = e.narrow
+    for c in range(0, V * e.lanes, narrow.lanes):
+        e.store(narrow.constant(float("-inf")), tops, e.add(row, c))
 
-    def use(first: Value, sums: list[list[Value]]) -> None:
-        found = [e.load(tops, place) for place in places]
-        for r, v, value in numbered(sums):
-            component = e.add(first, r)
-            result = density(component, v, value)
-            e.store(result, out, e.add(e.times(component, stride), places[v]))
-            found[v] = e.maximum(result, found[v])
-        for value, place in zip(found, places, strict=True):
-            e.store(value, tops, place)
+    def use(found: Found) -> None:
+        largest = {c: narrow.load(tops, e.add(row, c)) for c, _ in found[0][1]}
+        for component, sums in found:
+            result, start = density(component), e.add(e.times(component, stride), row)
+            for c, value in sums:
+                x = result(e.add(row, c), value)
+                e.store(x, out, e.add(start, c))
+                largest[c] = e.maximum(x, largest[c])
+        for c, value in largest.items():
+            e.store(value, tops, e.add(row, c))
 
     return use
 
@@ -143,25 +151,25 @@ def affine_density(
     tops[row] becomes the largest of them, -inf where all are or are no number. The rows that follow `ahead` are asked
     for.
     """
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
 
     def term(where: Value) -> Any:
-        scale, shift = e.broadcast(scales, where), e.broadcast(shifts, where)
+        scale, shift = narrow.broadcast(scales, where), narrow.broadcast(shifts, where)
 
         def add(x: Value, total: Value) -> Value:
-            y = e.fma(x, scale, shift)
-            return e.fma(y, y, total)
+            y = narrow.fma(x, scale, shift)
+            return narrow.fma(y, y, total)
 
         return add
 
+    def density(component: Value) -> Any:
+        constant = narrow.broadcast(log_norm, component)
+        return lambda _row, d: narrow.fma(d, narrow.constant(-0.5), constant)
+
     with e.loop(0, count) as p:
-
-        def density(c: Value, v: int, d: Value) -> Value:
-            return e.fma(d, e.constant(-0.5), e.broadcast(log_norm, c))
-
         use = writer(e, e.times(p, width), density, out, stride, tops)
         place = e.times(p, e.times(n, width))
-        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place))
+        over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place), columns=2)
 
 
 @micro_apart
@@ -185,20 +193,18 @@ def product_density(
     With scale = 1 / variance and constant = log_norm - scale |mean|^2 / 2 this is the log-density. `tops` and `ahead`
     as for `affine_density`.
     """
-    width = V * e.lanes
+    narrow, width = e.narrow, V * e.lanes
 
     def term(where: Value) -> Any:
-        mean = e.broadcast(means, where)
-        return lambda x, total: e.fma(x, mean, total)
+        mean = narrow.broadcast(means, where)
+        return lambda x, total: narrow.fma(x, mean, total)
+
+    def density(component: Value) -> Any:
+        scale, constant = narrow.broadcast(scales, component), narrow.broadcast(constants, component)
+        return lambda row, dot: narrow.fma(e.plus(narrow.load(norms, row), dot), scale, constant)
 
     with e.loop(0, count) as p:
-        row = e.times(p, width)
-
-        def density(c: Value, v: int, dot: Value, row: Value = row) -> Value:
-            norm = e.load(norms, e.add(row, v * e.lanes))
-            return e.fma(e.plus(norm, dot), e.broadcast(scales, c), e.broadcast(constants, c))
-
-        use = writer(e, row, density, out, stride, tops)
+        use = writer(e, e.times(p, width), density, out, stride, tops)
         place = e.times(p, e.times(n, width))
         over_pairs(e, e.at(panels, place), n, k, term, use, e.at(ahead, place), unroll=2)
 
@@ -236,7 +242,7 @@ def weighted_sums(
 
     Six components times four vectors stay in registers, or eight times three where the width asks for it.
     """
-    wide = e.real != DOUBLE
+    narrow = e.narrow
 
     def group(nv: int, c: Value) -> None:
         column = e.times(c, e.lanes)
@@ -244,18 +250,15 @@ def weighted_sums(
         def block(q: int, first: Value) -> None:
             weights = e.at(resp, e.times(first, stride))
             target = e.at(out, e.add(e.times(first, padded), column))
-            place = [[e.add(e.times(padded, r), v * e.lanes) for v in range(nv)] for r in range(q)]
-            s = [[e.variable(e.zero() if wide else e.load(target, place[r][v])) for v in range(nv)] for r in range(q)]
-            with e.loop(0, count) as t:
+            places = [e.at(target, e.times(padded, r)) for r in range(q)]
+
+            def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
                 row = e.at(rows, e.add(e.times(t, padded), column))
-                x = [e.load(row, v * e.lanes) for v in range(nv)]
-                for r in range(q):
-                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
-                    for v in range(nv):
-                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
-            for r in range(q):
-                for v in range(nv):
-                    keep_sum(e, e.get(s[r][v]), target, place[r][v])
+                left = [narrow.broadcast(weights, e.add(e.times(stride, r), t)) for r in part.rows]
+                return [narrow.load(row, i) for i in part.columns], left
+
+            for part in parts(e, q, nv):
+                sums_of_products(e, part, places, count, operands)
 
         if nv < LARGE:
             for_row_blocks(e, k, block)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastgmm.kernels.arguments import TILE
 from fastgmm.kernels.micro import V, centred
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro
+from fastgmm.kernels.simd import Emitter, Value, micro
 
 BLOCKS = (4, 2, 1)  # components at a time
 M = 6  # moments at a time, at most
@@ -115,7 +115,7 @@ def make_lane_sums(d: int) -> Any:
 
     @micro
     def lane_sums(e: Emitter, resp: Value, shared: Value, count: Value, k: Value, sums: Value) -> None:
-        wide = Emitter(e.builder, DOUBLE)
+        wide = e.doubles
 
         def block(q: int, first: Value) -> None:
             weights, target = e.at(resp, e.times(first, TILE)), e.at(sums, e.times(first, n * WIDTH))
@@ -161,7 +161,7 @@ def make_fold_lanes(d: int) -> Any:
     def fold_lanes(
         e: Emitter, sums: Value, k: Value, weight: Value, first: Value, padded: Value, second: Value
     ) -> None:
-        wide = Emitter(e.builder, DOUBLE)
+        wide = e.doubles
         with e.loop(0, k) as c:
             targets = [e.at(weight, c)]
             targets += [e.at(first, e.add(e.times(c, padded), j)) for j in range(d)]

@@ -6,7 +6,7 @@ that halves their number with every step, where eight times log2(lanes) addition
 
 from __future__ import annotations
 
-from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro_apart
+from fastgmm.kernels.simd import Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 GROUP = 8
@@ -14,7 +14,7 @@ GROUP = 8
 
 def add_totals(e: Emitter, values: list[Value], target: Value, first: Value) -> None:
     """target[first + i] += the sum of the lanes of values[i], for `GROUP` of them; target is float64."""
-    wide = Emitter(e.builder, DOUBLE)
+    wide = e.doubles
     sums = []
     for value in values:
         pieces = e.widen(value)

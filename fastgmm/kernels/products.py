@@ -24,8 +24,9 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from fastgmm.kernels.layout import Piece
-from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, keep_sum
-from fastgmm.kernels.simd import DOUBLE, I32, Emitter, Value, micro_apart
+from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, sums_of_products
+from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.simd import I32, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it, for it is one of whole panels
@@ -120,7 +121,7 @@ def product_moments(
     out : (K, length L) float64
         Two components lie `step` elements apart.
     """
-    wide = e.real != DOUBLE
+    narrow = e.narrow
     integers = ir.VectorType(e.integer, e.lanes)
     iota = ir.Constant(integers, list(range(e.lanes)))
     steps = e.builder.udiv(count, e.index(UNROLL))
@@ -160,29 +161,26 @@ def product_moments(
         """The sums of nv vectors of products, for q components."""
         weights = e.at(resp, e.times(first, stride))
         target = e.at(out, e.add(e.times(first, step), e.times(first_vector, e.lanes)))
-        places = [[e.add(e.times(step, r), v * e.lanes) for v in range(nv)] for r in range(q)]
-        s = [[e.variable(e.zero() if wide else e.load(target, places[r][v])) for v in range(nv)] for r in range(q)]
+        places = [e.at(target, e.times(step, r)) for r in range(q)]
+        given = sides(first_vector) if forms else []
+
+        def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
+            row = e.at(buffer, e.times(t, V * e.lanes))
+            if forms and part.rows.start == 0:
+                place, x = e.times(t, row_length), []
+                for column in part.columns:
+                    v, lane = divmod(column, e.lanes)
+                    one, other = (narrow.load(side, e.add(place, lane)) for side in given[v])
+                    x.append(e.mul(one, other))
+                    e.store(x[-1], row, column)
+            else:
+                x = [narrow.load(row, column) for column in part.columns]
+            return x, [narrow.broadcast(weights, e.add(e.times(stride, r), t)) for r in part.rows]
+
         # what is left of a number of components need not be as fast; to form products takes all registers for addresses
         unroll = UNROLL if q == BLOCKS[0] and not forms else 1
-        given = sides(first_vector) if forms else []
-        with e.loop(0, count, unroll) as start:
-            for u in range(unroll):
-                t = e.add(start, u)
-                row = e.at(buffer, e.times(t, V * e.lanes))
-                if forms:
-                    place = e.times(t, row_length)
-                    x = [e.mul(e.load(one, place), e.load(other, place)) for one, other in given]
-                    for v in range(nv):
-                        e.store(x[v], row, v * e.lanes)
-                else:
-                    x = [e.load(row, v * e.lanes) for v in range(nv)]
-                for r in range(q):
-                    a = e.broadcast(weights, e.add(e.times(stride, r), t))
-                    for v in range(nv):
-                        e.set(s[r][v], e.fma(a, x[v], e.get(s[r][v])))
-        for r in range(q):
-            for v in range(nv):
-                keep_sum(e, e.get(s[r][v]), target, places[r][v])
+        for part in parts(e, q, nv):
+            sums_of_products(e, part, places, count, operands, unroll)
 
     forming = e.index(0)  # the first block's components, if they are enough
     for q in reversed(FORMING):

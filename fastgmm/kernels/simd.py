@@ -5,7 +5,8 @@ Why it is like this
 1. Numba's loop vectoriser prefers 256-bit registers on many CPUs and cannot keep a block of accumulators in registers.
    The micro-kernels of `micro.py` therefore say what they mean: vectors, fused multiply-adds, loads and broadcasts.
 2. A vector is always 64 bytes (8 float64 or 16 float32 lanes), whatever the CPU: LLVM splits it where registers are
-   narrower. So the order of every sum, and with it every bit of a result, is the same on AVX2, AVX-512 and NEON.
+   narrower, and loops that matter do so themselves (`Emitter.narrow`, `registers.py`). So the order of every sum, and
+   with it every bit of a result, is the same on AVX2, AVX-512 and NEON.
 3. No fast-math flag is set anywhere. A fused multiply-add is asked for by name, everything else is plain IEEE
    arithmetic, so inlining or unrolling can never change a result.
 4. One source serves float64 and float32: the type of an emitter's first array decides.
@@ -27,7 +28,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastgmm.kernels.registers import Registers, registers_of
+
 VECTOR_BYTES = 64
+PLAIN = Registers()
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
 Value: TypeAlias = ir.Value
@@ -96,20 +100,35 @@ class Emitter:
         Where instructions go.
     real : ir.Type
         Element type, `DOUBLE` or `FLOAT`.
-    permutes : bool
-        Whether the CPU picks lanes of two vectors by an index and scales by powers of two in one instruction each
-        (AVX-512). The results are the same.
+    registers : Registers
+        The CPU's. The results are the same.
+    lanes : int, optional
+        Of a vector, if it is not one of 64 bytes.
     """
 
-    def __init__(self, builder: ir.IRBuilder, real: ir.Type, *, permutes: bool = False) -> None:
+    def __init__(
+        self, builder: ir.IRBuilder, real: ir.Type, registers: Registers = PLAIN, lanes: int | None = None
+    ) -> None:
         self.builder = builder
-        self.permutes = permutes
+        self.registers = registers
         self.real = real
         self.size = 8 if real == DOUBLE else 4
-        self.lanes = VECTOR_BYTES // self.size
+        self.lanes = lanes or VECTOR_BYTES // self.size
+        self.permutes = registers.permutes and self.lanes * self.size == VECTOR_BYTES
         self.integer = ir.IntType(8 * self.size)
         self.vector = ir.VectorType(real, self.lanes)
         self.suffix = f"v{self.lanes}f{8 * self.size}"
+
+    @property
+    def narrow(self) -> Emitter:
+        """The emitter whose vectors are the CPU's registers; this one, if its vectors are."""
+        lanes = self.registers.size // self.size
+        return self if lanes >= self.lanes else Emitter(self.builder, self.real, self.registers, lanes)
+
+    @property
+    def doubles(self) -> Emitter:
+        """The emitter for float64."""
+        return Emitter(self.builder, DOUBLE, self.registers)
 
     # -- integers, addresses, control flow -----------------------------------------------------------------------------
     def index(self, value: Any) -> Value:
@@ -411,11 +430,11 @@ def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
                     values.append(builder.sext(value, I64))
                 else:
                     values.append(value)
-            permutes = "+avx512f" in getattr(context.codegen(), "_tm_features", "")
+            registers = registers_of(getattr(context.codegen(), "_tm_features", ""))
             if apart:
-                builder.call(_function(builder.module, emit, name, values, real, permutes=permutes), values)
+                builder.call(_function(builder.module, emit, name, values, real, registers), values)
             else:
-                emit(Emitter(builder, real, permutes=permutes), *values)
+                emit(Emitter(builder, real, registers), *values)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -429,7 +448,12 @@ _numbers = itertools.count()
 
 
 def _function(
-    module: ir.Module, emit: Callable[..., None], name: str, values: Sequence[Value], real: ir.Type, *, permutes: bool
+    module: ir.Module,
+    emit: Callable[..., None],
+    name: str,
+    values: Sequence[Value],
+    real: ir.Type,
+    registers: Registers,
 ) -> ir.Function:
     """A micro-kernel as a function of the module, written there once for each list of types."""
     kinds = [value.type for value in values]
@@ -440,7 +464,7 @@ def _function(
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    emit(Emitter(builder, real, permutes=permutes), *function.args)
+    emit(Emitter(builder, real, registers), *function.args)
     builder.ret_void()
     return function
 

@@ -26,7 +26,7 @@ def finish_rows(
     e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value, *, roots: bool
 ) -> None:
     """From the largest log-density of every row and, in `scale`, its sum to their logs, scales and shares of `sums`."""
-    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    wide = e.doubles
     likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
     bad = e.variable(e.index(0))
     with e.loop(0, count, e.lanes) as t:
@@ -206,7 +206,7 @@ def equal_row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count
     Of every eighth row of a panel one logarithm and one reciprocal are taken, those of the product of their sums: there
     are at most six, and each is at least 1 and at most the number of components.
     """
-    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    wide = e.doubles
     likelihood, certainty = (wide.variable(wide.zero()) for _ in range(2))
     lost, w = e.variable(e.index(0)), wide.broadcast(weight)
     with e.loop(0, count, V * e.lanes) as t:
@@ -299,7 +299,7 @@ def row_logs(
 
     The number of such rows of positive weight is added to sums[2]. `more` is a float64.
     """
-    wide = Emitter(e.builder, DOUBLE, permutes=e.permutes)
+    wide = e.doubles
     bad = e.variable(e.index(0))
     with e.loop(0, count, e.lanes) as t:
         top, total = e.load(tops, t), e.load(totals, t)

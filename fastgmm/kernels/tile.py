@@ -124,7 +124,7 @@ select_live_roots = make_select(roots=True)
 
 def add_total(e: Emitter, value: Value, target: Value, index: Value) -> None:
     """target[index] += the sum of the lanes; target is float64."""
-    wide = Emitter(e.builder, DOUBLE)
+    wide = e.doubles
     pieces = e.widen(value)
     whole = pieces[0] if len(pieces) == 1 else wide.plus(pieces[0], pieces[1])
     e.builder.store(e.builder.fadd(wide.scalar(target, index), wide.total(whole)), wide.at(target, index))
