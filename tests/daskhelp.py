@@ -1,4 +1,4 @@
-"""Small clusters of processes on this machine, and data for them."""
+"""Small clusters on this machine, and data for them."""
 
 import logging
 from contextlib import contextmanager
@@ -57,12 +57,16 @@ def assert_same_bits(one, other):
 
 
 @contextmanager
-def local(n_workers, *, threads=1):
-    """A client of so many worker processes."""
+def local(n_workers, *, threads=1, processes=True):
+    """A client of so many worker processes, or of workers in this process."""
     quiet = logging.ERROR
     with (
         LocalCluster(
-            n_workers=n_workers, threads_per_worker=threads, processes=True, dashboard_address=":0", silence_logs=quiet
+            n_workers=n_workers,
+            threads_per_worker=threads,
+            processes=processes,
+            dashboard_address=":0",
+            silence_logs=quiet,
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -1,4 +1,4 @@
-"""Fits on a Dask cluster of processes on this machine: the bits of the fit in memory, for any workers and chunks."""
+"""Fits on a Dask cluster on this machine: the bits of the fit in memory, for any workers and chunks."""
 
 import dask
 import dask.array as da
@@ -10,9 +10,9 @@ from distributed import Client, LocalCluster
 
 import fastgmm
 import fastgmm.dask
+from fastgmm.dask import calls, tasks
 from fastgmm.dask import cluster as clusters
 from fastgmm.dask import rows as dask_rows
-from fastgmm.dask import tasks
 from fastgmm.dask.inputs import collect
 from fastgmm.errors import (
     ClusterError,
@@ -61,6 +61,34 @@ def test_workers_of_several_threads():
     here = model("full").fit(X)
     with local(1, threads=2):
         assert_same_bits(fastgmm.dask.fit(model("full"), chunked(X)), here)
+
+
+@pytest.mark.parametrize("fan", [calls.FAN, 1])
+def test_workers_in_this_process(fan, monkeypatch):
+    """Their messages are handed over as they are; with a fan of 1 one worker speaks to the other, too."""
+    monkeypatch.setattr(calls, "FAN", fan)
+
+    def refuse(*_):
+        pytest.fail("tasks")
+
+    monkeypatch.setattr(fastgmm.dask.sums.ClusterRunner, "_once", refuse)
+    here = model("full").fit(X, sample_weight=WEIGHT)
+    with local(2, processes=False):
+        assert_same_bits(fastgmm.dask.fit(model("full"), chunked(X), sample_weight=WEIGHT), here)
+
+
+def test_values_and_errors_of_workers_in_this_process():
+    here = model("diag").fit(X)
+    bad = X.copy()
+    bad[40_123, 1] = np.nan
+    with local(2, processes=False):
+        there = fastgmm.dask.fit(model("diag"), chunked(X), persist=False)
+        assert_same_bits(there, here)
+        assert fastgmm.dask.score(there, chunked(X), sample_weight=WEIGHT) == here.score(X, sample_weight=WEIGHT)
+        assert np.array_equal(fastgmm.dask.predict(there, chunked(X)).compute(), here.predict(X))
+        assert np.array_equal(fastgmm.dask.score_samples(there, chunked(X)).compute(), here.score_samples(X))
+        with pytest.raises(NonFiniteDataError, match="row 40123, column 1 is NaN"):
+            fastgmm.dask.fit(model("diag"), chunked(bad))
 
 
 @pytest.mark.usefixtures("client")

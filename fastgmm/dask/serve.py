@@ -22,7 +22,7 @@ from typing import Any
 
 from distributed import WorkerPlugin, get_worker, secede
 from distributed.core import Status
-from distributed.protocol import to_serialize
+from distributed.protocol import Serialize, to_serialize
 
 from fastgmm.covariance import FAMILIES, density, make_params
 from fastgmm.dask import tasks
@@ -124,8 +124,10 @@ async def ask(pool: Any, address: str, name: str, work: Work, share: Share) -> A
     work : Work
     share : Share
     """
-    answer: Answer | None = await getattr(pool(address), name)(order=to_serialize((work, share)))
-    return answer
+    answer = await getattr(pool(address), name)(order=to_serialize((work, share)))
+    # Within a process nothing is serialized: what is in a message is handed over, but an answer as it was wrapped.
+    found: Answer | None = answer.data if isinstance(answer, Serialize) else answer
+    return found
 
 
 def collected(asked: Sequence[str], answers: Sequence[Answer | BaseException | None]) -> Answer:
