@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from fastgmm.kernels.simd import Emitter
+    from fastgmm.kernels.simd import Emitter, Value
 
 COLUMNS = 3  # registers of a part side by side: loads are then fewer than multiply-adds
 
@@ -24,6 +24,7 @@ class Registers(NamedTuple):
     size: int = 64  # bytes
     number: int = 32
     permutes: bool = False  # picks lanes of two vectors by an index, scales by powers of two: an instruction each
+    picks: bool = False  # permutes the words of a vector by an index, and is AVX2
 
     @property
     def sums(self) -> int:
@@ -37,7 +38,7 @@ def registers_of(features: str) -> Registers:
     if "+avx512f" in known:
         return Registers(permutes=True)
     if "+avx" in known:
-        return Registers(32, 16)
+        return Registers(32, 16, picks="+avx2" in known)
     return Registers(16, 32 if "+neon" in known else 16)
 
 
@@ -60,6 +61,14 @@ def parts(e: Emitter, rows: int, vectors: int, columns: int = COLUMNS) -> Iterat
     for few in evenly(range(vectors * e.lanes // lanes), columns):
         for some in evenly(range(rows), e.registers.sums // columns):
             yield Part(some, range(few.start * lanes, few.stop * lanes, lanes))
+
+
+def joined(e: Emitter, pieces: list[Value]) -> Value:
+    """A vector from the registers that hold it, in order."""
+    while len(pieces) > 1:
+        lanes = 2 * pieces[0].type.count
+        pieces = [e.shuffle(low, high, range(lanes)) for low, high in zip(pieces[::2], pieces[1::2], strict=True)]
+    return pieces[0]
 
 
 def evenly(things: range, most: int) -> list[range]:

@@ -10,6 +10,8 @@ from typing import Any
 from llvmlite import ir
 
 from fastgmm.kernels.micro import V
+from fastgmm.kernels.pick import append, picking
+from fastgmm.kernels.registers import joined
 from fastgmm.kernels.simd import DOUBLE, I32, I64, Emitter, Value, micro
 
 
@@ -87,33 +89,24 @@ def make_select(*, roots: bool) -> Any:
         its r; found[0] (int64) says how many; weights[0] (float64) += sum of r. `live` and `values` need room for one
         more vector than they can hold.
         """
-        integers = ir.VectorType(I32, e.lanes)
-        iota = ir.Constant(integers, list(range(e.lanes)))
+        some = picking(e)
         used = e.variable(e.index(0))
-        total = e.variable(e.zero())
-        name = "llvm.experimental.vector.compress."
+        totals = [e.variable(some.zero()) for _ in range(0, e.lanes, some.lanes)]
 
-        def pick(t: Value) -> None:
+        def pick(t: Value, total: Value) -> None:
             """Without a branch: which vectors of a marked panel have live rows nobody can foretell."""
-            r = e.mul(e.load(resp, t), e.load(scale, t))
-            positive = e.compare(">", r, e.zero())
-            base = e.builder.trunc(t, I32)
-            first = e.builder.insert_element(ir.Constant(integers, ir.Undefined), base, ir.Constant(I32, 0))
-            row = e.builder.add(e.shuffle(first, first, [0] * e.lanes), iota)
-            place = e.get(used)
-            e.store(e.call(f"{name}v{e.lanes}i32", integers, [row, positive, row]), live, place)
-            e.store(e.call(f"{name}{e.suffix}", e.vector, [r, positive, r]), values, place)
-            e.set(used, e.add(place, e.count(positive)))
-            e.set(total, e.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
+            r = e.mul(some.load(resp, t), some.load(scale, t))
+            e.set(used, append(some, e.compare(">", r, some.zero()), t, r, live, values, e.get(used)))
+            e.set(total, some.fma(r, r, e.get(total)) if roots else e.plus(e.get(total), r))
 
-        some = e.builder.load(groups)
+        marked = e.builder.load(groups)
         with e.loop(0, panels) as g:
-            bit = e.builder.and_(e.builder.lshr(some, g), e.index(1))
+            bit = e.builder.and_(e.builder.lshr(marked, g), e.index(1))
             with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
-                for v in range(V):
-                    pick(e.add(e.times(g, V * e.lanes), v * e.lanes))
+                for i in range(0, V * e.lanes, some.lanes):
+                    pick(e.add(e.times(g, V * e.lanes), i), totals[i % e.lanes // some.lanes])
         e.builder.store(e.get(used), found)
-        add_total(e, e.get(total), weights, e.index(0))
+        add_total(e, joined(e, [e.get(total) for total in totals]), weights, e.index(0))
 
     return select_live
 
