@@ -28,6 +28,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastgmm.kernels import elementary
 from fastgmm.kernels.registers import Registers, registers_of
 
 VECTOR_BYTES = 64
@@ -35,60 +36,6 @@ PLAIN = Registers()
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 DOUBLE, FLOAT = ir.DoubleType(), ir.FloatType()
 Value: TypeAlias = ir.Value
-
-# log 2 = high + low, by element size in bytes.
-LN2_HIGH = {8: 0.6931471805599453, 4: 0.693147182464599609375}
-LN2_LOW = {8: 2.3190468138462996e-17, 4: -1.9046542999577682e-09}
-INVERSE_LN2 = 1.4426950408889634
-
-# (exp(r) - 1 - r) / r^2 on |r| <= log(2) / 32 (float64) or log(2) / 2 (float32), interpolated at the Chebyshev nodes in
-# 60-digit arithmetic; largest relative error of exp: 2.8e-17 (float64), 1.0e-8 (float32).
-EXP_COEFFICIENTS = {
-    8: (0.5, 0.16666666665301690860, 0.04166666666496044968, 0.00833344970125345675, 0.00138890343485994634),
-    4: (0.5, 0.16666576989698775683, 0.041666554617204574203, 0.0083631790527225773704, 0.0013926183587713494542),
-}
-
-# (log(1 + r) - r) / r^2 on |r| <= 0.02976, found the same way; largest error of log: 4.5e-19.
-LOG_COEFFICIENTS = (
-    -0.4999999999999995,
-    0.33333333333333287,
-    -0.2500000000173918,
-    0.20000000001581109,
-    -0.16666656848123987,
-    0.14285705360493006,
-    -0.12517730815629263,
-    0.11127230286199376,
-)
-
-# Doubles from 0.698 on, the bits of each range of them 2^48 apart, so that 1 lies in the middle of the tenth; numbers
-# near the reciprocals of the ranges' centres, and the logarithms of their reciprocals.
-LOG_BEGIN = 0x3FE6555555555555
-RECIPROCALS = (
-    *(1.4013671875, 1.3427734375, 1.28857421875, 1.23876953125, 1.192626953125, 1.149658203125, 1.10986328125),
-    *(1.072509765625, 1.037841796875, 1.0, 0.950439453125, 0.897216796875, 0.849609375, 0.806640625, 0.76806640625),
-    0.73291015625,
-)
-LOGARITHMS = (
-    *(
-        -0.337448322594268389,
-        -0.294737204501218573,
-        -0.253536350343925664,
-        -0.214118573439883470,
-        -0.176158397757539401,
-    ),
-    *(-0.139464683524210867, -0.104236837693144801, -0.070001477256435850, -0.037143361639446414, 0.0),
-    *(
-        0.0508308191088879843,
-        0.1084577550724066622,
-        0.1629785939508236916,
-        0.2148770320784750290,
-        0.2638790831011205794,
-    ),
-    0.3107321545259364494,
-)
-
-ROOTS = tuple(2.0 ** (i / 16) for i in range(16))
-"""What exp multiplies by, chosen by the last four bits of 16 log2 of its argument."""
 
 
 class Emitter:
@@ -294,108 +241,16 @@ class Emitter:
 
     # -- elementary functions ------------------------------------------------------------------------------------------
     def exp(self, x: Value, *, half: bool = False, where: Value | None = None) -> Value:
-        """exp(x) for -700 <= x <= 700 (float64) or -86 <= x <= 86 (float32); within 1.5 ulp there, garbage outside.
-
-        x = n log(2) / u + r with |r| <= log(2) / 2 u; exp(r) = 1 + r + r^2 P(r). Adding and subtracting 1.5 * 2^52 or
-        1.5 * 2^23, divided by u, rounds to a multiple of 1 / u and leaves n in the low bits on the way. u is 1
-        (float32) or 16 (float64): then the lower four bits of n choose a root of 2 from a table, which is worth five
-        terms of P. With `half` the result is exp(x / 2) at no further cost: only the constants differ. With `where` it
-        is 0 outside that mask, and log 2 is one number, whose rounding adds |x| / 3 ulp (float32: |x| / 19), no more
-        than the rounding of x does.
-        """
-        r, power, bits, series = self._reduced(x, 2.0 if half else 1.0, exact=where is None)
-        if self.real != DOUBLE:
-            return self.scaled(self.polynomial(r, series), power, bits, 0, where)
-        root = self.chosen(bits, ROOTS)
-        value = self.fma(root, self.mul(r, self.polynomial(r, series[1:])), root)
-        return self.scaled(value, power, bits, 4, where)
+        """exp(x), or exp(x / 2), where a mask says so and 0 elsewhere; see `elementary.exps`."""
+        return elementary.exps(self, [x], half=half, where=None if where is None else [where])[0]
 
     def add_exp(self, total: Value, x: Value, where: Value) -> Value:
-        """total + `exp`(x) where the mask says so, an operation shorter than the two: root and power come first."""
-        if self.real != DOUBLE:
-            return self.plus(total, self.exp(x, where=where))
-        r, power, bits, series = self._reduced(x, 1.0, exact=False)
-        # both are masked: what underflows takes a hundred cycles, and 0 times infinity is no number
-        scale = self.scaled(self.chosen(bits, ROOTS), power, bits, 4, where)
-        return self.select(where, self.fma(scale, self.polynomial(r, series), total), total)
-
-    def _reduced(self, x: Value, unit: float, *, exact: bool) -> tuple[Value, Value, Value, list[float]]:
-        """What `exp` calls r, n / u, a vector with n in its low bits, and the coefficients of exp(r / unit)."""
-        mantissa, parts = (52, 16) if self.real == DOUBLE else (23, 1)
-        magic = self.constant(1.5 * 2.0**mantissa / parts)
-        shifted = self.fma(x, self.constant(INVERSE_LN2 / unit), magic)
-        power = self.minus(shifted, magic)
-        r = self.fma(power, self.constant(-LN2_HIGH[self.size] * unit), x)
-        if exact:
-            r = self.fma(power, self.constant(-LN2_LOW[self.size] * unit), r)
-        bits = self.builder.bitcast(shifted, ir.VectorType(self.integer, self.lanes))
-        return r, power, bits, [c / unit**i for i, c in enumerate((1.0, 1.0, *EXP_COEFFICIENTS[self.size]))]
-
-    def scaled(self, value: Value, power: Value, bits: Value, fraction: int, where: Value | None) -> Value:
-        """value 2^floor(power), which is no subnormal number; 0 outside `where`.
-
-        `bits` are those of a sum whose last bit is worth 2^-fraction and stands for as much of `power`.
-        """
-        builder = self.builder
-        mantissa = 52 if self.real == DOUBLE else 23
-        if self.permutes:
-            every = ir.Constant(ir.VectorType(I1, self.lanes), [1] * self.lanes)
-            mask = self.bits(every if where is None else where)
-            nearest = ir.Constant(I32, 4)  # rounding as everywhere else
-            name = f"llvm.x86.avx512.mask.scalef.p{'d' if self.size == 8 else 's'}.512"
-            return self.call(name, self.vector, [value, power, self.zero(), mask, nearest])
-        integers = bits.type
-        whole = builder.ashr(bits, ir.Constant(integers, [fraction] * self.lanes))
-        scale = builder.shl(whole, ir.Constant(integers, [mantissa] * self.lanes))
-        result = builder.bitcast(builder.add(builder.bitcast(value, integers), scale), self.vector)
-        return result if where is None else self.select(where, result, self.zero())
-
-    def chosen(self, numbers: Value, values: Sequence[float]) -> Value:
-        """The one of 16 values that the lowest four bits of every lane say (float64 only)."""
-        builder = self.builder
-        if self.permutes:
-            low, high = (ir.Constant(self.vector, list(part)) for part in (values[:8], values[8:]))
-            return self.call("llvm.x86.avx512.vpermi2var.pd.512", self.vector, [low, numbers, high])
-        kind = ir.ArrayType(DOUBLE, len(values))
-        table = cgutils.alloca_once_value(builder, ir.Constant(kind, list(values)))
-        result = self.zero()
-        for lane in range(self.lanes):
-            where = ir.Constant(I32, lane)
-            number = builder.and_(builder.extract_element(numbers, where), ir.Constant(I64, len(values) - 1))
-            value = builder.load(builder.gep(table, [self.index(0), number]))
-            result = builder.insert_element(result, value, where)
-        return result
+        """total + exp(x) where the mask says so; see `elementary.add_exps`."""
+        return elementary.add_exps(self, [total], [x], [where])[0]
 
     def log_and_inverse(self, x: Value) -> tuple[Value, Value]:
-        """log(x) within 5 ulp and 1 / x within 2 ulp for normal x > 0 (float64 only), without a division.
-
-        x = 2^n m with m in [0.698, 1.396). With c near 1 / m from a table, r = m c - 1 has no rounding error to speak
-        of, log m = log(1 / c) + r + r^2 Q(r), and c (1 - r) (1 + r^2) is 1 / m but for r^4, which one step of Newton's
-        method of third order takes away.
-        """
-        builder = self.builder
-        integers = ir.VectorType(self.integer, self.lanes)
-
-        def every(value: int) -> Value:
-            return ir.Constant(integers, [value] * self.lanes)
-
-        raw = builder.bitcast(x, integers)
-        above = builder.sub(raw, every(LOG_BEGIN))  # n in the exponent's bits, the number of the range below them
-        power = builder.and_(above, every(-1 << 52))
-        m = builder.bitcast(builder.sub(raw, power), self.vector)
-        exponent = builder.sitofp(builder.ashr(above, every(52)), self.vector)
-        number = builder.lshr(above, every(48))
-        one = self.constant(1.0)
-        c = self.chosen(number, RECIPROCALS)
-        r = self.fma(m, c, self.constant(-1.0))
-        square = self.mul(r, r)
-        rest = self.fma(square, self.polynomial(r, LOG_COEFFICIENTS), r)
-        log = self.plus(self.fma(exponent, self.constant(LN2_HIGH[8]), self.chosen(number, LOGARITHMS)), rest)
-        near = self.minus(one, r)
-        y = self.mul(c, self.fma(near, square, near))
-        left = self.fma(builder.fneg(m), y, one)
-        inverse = builder.bitcast(self.fma(y, self.fma(left, left, left), y), integers)
-        return log, builder.bitcast(builder.sub(inverse, power), self.vector)
+        """log(x) and 1 / x (float64 only); see `elementary.logs_and_inverses`."""
+        return elementary.logs_and_inverses(self, [x])[0]
 
     def polynomial(self, x: Value, coefficients: Sequence[float]) -> Value:
         """Sum of coefficients[i] x^i by Horner's rule."""

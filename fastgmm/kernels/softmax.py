@@ -12,9 +12,12 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
+from fastgmm.kernels import elementary
 from fastgmm.kernels.micro import V
+from fastgmm.kernels.registers import joined
 from fastgmm.kernels.simd import DOUBLE, I1, I64, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
@@ -22,42 +25,70 @@ LN2 = math.log(2.0)
 LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none, by element size
 
 
+def together(e: Emitter) -> tuple[Emitter, range]:
+    """The emitter for rows whose long chains overlap, and where its vectors of them begin, from the first row on.
+
+    They are the V vectors of a panel or, where the CPU's registers are smaller, those of one vector: no more fit.
+    """
+    narrow = e.narrow
+    return narrow, range(0, e.lanes if narrow.lanes < e.lanes else V * e.lanes, narrow.lanes)
+
+
+def doubles(wide: Emitter, pointer: Value, index: Value) -> Value:
+    """A vector for the float64 emitter `wide` from an array of either type."""
+    real = pointer.type.pointee
+    if real == DOUBLE:
+        return wide.load(pointer, index)
+    given = Emitter(wide.builder, real, wide.registers, wide.lanes)
+    return wide.builder.fpext(given.load(pointer, index), wide.vector)
+
+
+def keep(wide: Emitter, value: Value, pointer: Value, index: Value) -> None:
+    """Write a vector of the float64 emitter `wide` to an array of either type."""
+    real = pointer.type.pointee
+    value = value if real == DOUBLE else wide.builder.fptrunc(value, ir.VectorType(real, wide.lanes))
+    wide.store(value, pointer, index)
+
+
+def lowest(e: Emitter) -> float:
+    """A log-density at or below counts as none: `LOWEST` as a number of the rows' type."""
+    return LOWEST[8] if e.size == 8 else float(np.float32(LOWEST[4]))
+
+
 def finish_rows(
     e: Emitter, tops: Value, weight: Value, scale: Value, count: Value, logs: Value, sums: Value, *, roots: bool
 ) -> None:
     """From the largest log-density of every row and, in `scale`, its sum to their logs, scales and shares of `sums`."""
-    wide = e.doubles
-    likelihood, uncertainty, weights = (wide.variable(wide.zero()) for _ in range(3))
+    wide = e.doubles.narrow
+    parts, least = range(0, 8, wide.lanes), wide.constant(lowest(e))
+    likelihood, uncertainty, weights = ([wide.variable(wide.zero()) for _ in parts] for _ in range(3))
     bad = e.variable(e.index(0))
     with e.loop(0, count, e.lanes) as t:
-        scales = []
-        for part, (f, s, m) in enumerate(in_halves(e, e.load(tops, t), e.load(scale, t))):
-            w = wide.load(weight, e.add(t, part * 8))
-            wide.set(weights, wide.plus(w, wide.get(weights)))
-            rest, inverse = wide.log_and_inverse(wide.select(f, s, wide.constant(1.0)))
-            usable = wide.select(f, w, wide.zero())
-            density = wide.plus(m, rest)
-            wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, e.add(t, part * 8))
-            wide.set(likelihood, wide.fma(usable, density, wide.get(likelihood)))
-            wide.set(uncertainty, wide.fma(usable, rest, wide.get(uncertainty)))
-            factor = wide.mul(usable, inverse)
-            scales.append(wide.sqrt(factor) if roots else factor)
-            lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
-            e.set(bad, e.add(e.get(bad), wide.count(lost)))
-        narrow = ir.VectorType(e.real, 8)
-        for part, s in enumerate(scales):
-            e.store(s if len(scales) == 1 else e.builder.fptrunc(s, narrow), scale, e.add(t, part * 8))
-    certainty = wide.minus(wide.zero(), wide.get(uncertainty))
-    for i, value in ((0, wide.get(likelihood)), (1, certainty), (3, wide.get(weights))):
-        add_total(wide, value, sums, e.index(i))
-    add_lost(wide, e.get(bad), sums)
-
-
-def in_halves(e: Emitter, top: Value, total: Value) -> list[tuple[Value, Value, Value]]:
-    """Whether rows have a density, their sums and their largest log-densities or 0, as float64 vectors."""
-    fine = e.compare(">", top, e.constant(LOWEST[e.size]))
-    fines = [fine] if e.lanes == 8 else [e.half(fine, 0), e.half(fine, 1)]
-    return list(zip(fines, e.widen(total), e.widen(e.select(fine, top, e.zero())), strict=True))
+        for eight in range(0, e.lanes, 8):
+            rows = [e.add(t, eight + part) for part in parts]
+            top = [doubles(wide, tops, row) for row in rows]
+            fine = [wide.compare(">", m, least) for m in top]
+            totals = [
+                wide.select(f, doubles(wide, scale, row), wide.constant(1.0)) for f, row in zip(fine, rows, strict=True)
+            ]
+            found = elementary.logs_and_inverses(wide, totals)
+            for i, (row, m, f, (rest, inverse)) in enumerate(zip(rows, top, fine, found, strict=True)):
+                w = wide.load(weight, row)
+                wide.set(weights[i], wide.plus(w, wide.get(weights[i])))
+                usable = wide.select(f, w, wide.zero())
+                density = wide.plus(wide.select(f, m, wide.zero()), rest)
+                wide.store(wide.select(f, density, wide.constant(float("-inf"))), logs, row)
+                wide.set(likelihood[i], wide.fma(usable, density, wide.get(likelihood[i])))
+                wide.set(uncertainty[i], wide.fma(usable, rest, wide.get(uncertainty[i])))
+                factor = wide.mul(usable, inverse)
+                keep(wide, wide.sqrt(factor) if roots else factor, scale, row)
+                lost = e.builder.and_(e.builder.not_(f), wide.compare(">", w, wide.zero()))
+                e.set(bad, e.add(e.get(bad), wide.count(lost)))
+    certainty = [wide.minus(wide.zero(), wide.get(value)) for value in uncertainty]
+    for i, values in ((0, [wide.get(value) for value in likelihood]), (1, certainty)):
+        add_total(e.doubles, joined(wide, values), sums, e.index(i))
+    add_total(e.doubles, joined(wide, [wide.get(value) for value in weights]), sums, e.index(3))
+    add_lost(e.doubles, e.get(bad), sums)
 
 
 def add_lost(wide: Emitter, bad: Value, sums: Value) -> None:
@@ -71,7 +102,7 @@ def make_softmax(*, roots: bool) -> Any:
 
     @micro_apart
     def softmax(
-        e: Emitter,
+        given: Emitter,
         resp: Value,
         tops: Value,
         known: Value,
@@ -97,11 +128,12 @@ def make_softmax(*, roots: bool) -> Any:
         weights. found[0] (int64) says how many responsibilities are not 0, and bit g of groups[component] (int64)
         whether any of panel g's is not.
         """
+        e, vectors = together(given)
+        panel = V * given.lanes
         alive = e.variable(e.index(0))
         has_tops = e.builder.icmp_signed("!=", known, e.index(0))
-        # V vectors of rows at a time, so that the long chains of exp overlap
-        with e.loop(0, count, V * e.lanes) as t:
-            rows = [e.add(t, v * e.lanes) for v in range(V)]
+        with e.loop(0, count, len(vectors) * e.lanes) as t:
+            rows = [e.add(t, v) for v in vectors]
             with e.when(e.builder.not_(has_tops)):
                 most = [e.variable(e.constant(float("-inf"))) for _ in rows]
                 with e.loop(0, k) as c:
@@ -121,11 +153,11 @@ def make_softmax(*, roots: bool) -> Any:
                 e.set(alive, e.add(e.get(alive), e.call("llvm.ctpop.i64", I64, [marks])))
                 anywhere = e.builder.icmp_unsigned("!=", marks, e.index(0))
                 with e.when(anywhere):
-                    for value, mask, argument in zip(values, live, x, strict=True):
-                        e.set(value, e.exp(argument, half=roots, where=mask))
+                    for value, found_value in zip(values, elementary.exps(e, x, half=roots, where=live), strict=True):
+                        e.set(value, found_value)
                 first = e.builder.icmp_signed("==", t, e.index(0))
                 before = e.builder.select(first, e.index(0), e.builder.load(e.at(groups, c)))
-                bit = e.builder.shl(e.builder.zext(anywhere, I64), e.builder.udiv(t, e.index(V * e.lanes)))
+                bit = e.builder.shl(e.builder.zext(anywhere, I64), e.builder.udiv(t, e.index(panel)))
                 e.builder.store(e.builder.or_(before, bit), e.at(groups, c))
                 for value, place, total in zip(values, places, totals, strict=True):
                     v = e.get(value)
@@ -134,7 +166,7 @@ def make_softmax(*, roots: bool) -> Any:
             for row, total in zip(rows, totals, strict=True):
                 e.store(e.get(total), scale, row)
         e.builder.store(e.get(alive), found)
-        finish_rows(e, tops, weight, scale, count, logs, sums, roots=roots)
+        finish_rows(given, tops, weight, scale, count, logs, sums, roots=roots)
 
     return softmax
 
@@ -154,8 +186,9 @@ def make_exponentials(*, skips: bool) -> Any:
 
         m is tops[row], the largest l of the row, or 0 where none is finite. For `count` rows, whole panels.
         """
-        with e.loop(0, count, V * e.lanes) as t:
-            rows = [e.add(t, v * e.lanes) for v in range(V)]
+        e, vectors = together(e)
+        with e.loop(0, count, len(vectors) * e.lanes) as t:
+            rows = [e.add(t, v) for v in vectors]
             largest = [usable_top(e, e.load(tops, row)) for row in rows]
             found = [e.variable(e.zero()) for _ in rows]
             with e.loop(0, k) as c:
@@ -165,8 +198,8 @@ def make_exponentials(*, skips: bool) -> Any:
                 live = [e.compare(">=", value, least) for value in x]
                 values = [e.variable(e.zero()) for _ in rows]
                 with e.when(any_of(e, live)) if skips else contextlib.nullcontext():
-                    for value, mask, argument in zip(values, live, x, strict=True):
-                        e.set(value, e.exp(argument, where=mask))
+                    for value, result in zip(values, elementary.exps(e, x, where=live), strict=True):
+                        e.set(value, result)
                 for value, place, total in zip(values, places, found, strict=True):
                     e.store(e.get(value), resp, place)
                     e.set(total, e.plus(e.get(total), e.get(value)))
@@ -183,11 +216,12 @@ all_exponentials = make_exponentials(skips=False)  # faster where hardly a panel
 @micro_apart
 def live_components(e: Emitter, resp: Value, tops: Value, cut: Value, k: Value, stride: Value, found: Value) -> None:
     """found[0] (int64) = the number of components that have a row of the first panel: l - m >= cut[component]."""
-    largest = [usable_top(e, e.load(tops, v * e.lanes)) for v in range(V)]
+    places, e = range(0, V * e.lanes, e.narrow.lanes), e.narrow
+    largest = [usable_top(e, e.load(tops, place)) for place in places]
     alive = e.variable(e.index(0))
     with e.loop(0, k) as c:
         least = e.broadcast(cut, c)
-        given = [e.load(resp, e.add(e.times(c, stride), v * e.lanes)) for v in range(V)]
+        given = [e.load(resp, e.add(e.times(c, stride), place)) for place in places]
         live = [e.compare(">=", e.minus(x, m), least) for x, m in zip(given, largest, strict=True)]
         e.set(alive, e.add(e.get(alive), e.builder.zext(any_of(e, live), I64)))
     e.builder.store(e.get(alive), found)
@@ -206,36 +240,40 @@ def equal_row_scales(e: Emitter, tops: Value, weight: Value, scale: Value, count
     Of every eighth row of a panel one logarithm and one reciprocal are taken, those of the product of their sums: there
     are at most six, and each is at least 1 and at most the number of components.
     """
-    wide = e.doubles
-    likelihood, certainty = (wide.variable(wide.zero()) for _ in range(2))
+    wide = e.doubles.narrow
+    parts, least = range(0, 8, wide.lanes), wide.constant(lowest(e))
+    likelihood, certainty = ([wide.variable(wide.zero()) for _ in parts] for _ in range(2))
     lost, w = e.variable(e.index(0)), wide.broadcast(weight)
     with e.loop(0, count, V * e.lanes) as t:
-        rows = [e.add(t, v * e.lanes) for v in range(V)]
-        top, total = ([e.variable(e.load(source, row)) for row in rows] for source in (tops, scale))
-        bad = [e.builder.not_(e.compare(">", e.get(m), e.constant(LOWEST[e.size]))) for m in top]
-        some = any_of(e, bad)
-        with e.when(some):
-            for m, s, mask in zip(top, total, bad, strict=True):
-                e.set(m, e.select(mask, e.zero(), e.get(m)))
-                e.set(s, e.select(mask, e.constant(1.0), e.get(s)))
-                e.set(lost, e.add(e.get(lost), e.count(mask)))
-        s, m = ([part for value in values for part in e.widen(e.get(value))] for values in (total, top))
-        products = list(itertools.accumulate(s, wide.mul))
-        log, inverse = wide.log_and_inverse(products[-1])
-        density = wide.plus(functools.reduce(wide.plus, m), log)
-        wide.set(likelihood, wide.fma(w, density, wide.get(likelihood)))
-        wide.set(certainty, wide.minus(wide.get(certainty), wide.mul(w, log)))
-        inverse = wide.mul(inverse, w)
-        for i in reversed(range(len(s))):  # `inverse` is that of products[i]
-            value = wide.mul(inverse, products[i - 1]) if i else inverse
-            inverse = wide.mul(inverse, s[i])
-            narrow = value if e.size == 8 else e.builder.fptrunc(value, ir.VectorType(e.real, 8))
-            e.store(narrow, scale, e.add(t, i * 8))
-        with e.when(some):
-            for row, mask in zip(rows, bad, strict=True):
-                e.store(e.select(mask, e.zero(), e.load(scale, row)), scale, row)
-    for i, value in ((0, wide.get(likelihood)), (1, wide.get(certainty))):
-        add_total(wide, value, sums, e.index(i))
+        rows = [[e.add(t, eight + part) for eight in range(0, V * e.lanes, 8)] for part in parts]
+        top, total = (
+            [[e.variable(doubles(wide, source, row)) for row in some] for some in rows] for source in (tops, scale)
+        )
+        some_bad = any_of(wide, [none_fine(wide, wide.get(m), least) for some in top for m in some])
+        with e.when(some_bad):
+            for m, s in zip(itertools.chain(*top), itertools.chain(*total), strict=True):
+                mask = none_fine(wide, wide.get(m), least)
+                e.set(m, wide.select(mask, wide.zero(), wide.get(m)))
+                e.set(s, wide.select(mask, wide.constant(1.0), wide.get(s)))
+                e.set(lost, e.add(e.get(lost), wide.count(mask)))
+        sums_of = [[wide.get(s) for s in some] for some in total]
+        products = [list(itertools.accumulate(some, wide.mul)) for some in sums_of]
+        found = elementary.logs_and_inverses(wide, [some[-1] for some in products])
+        for i, (log, inverse) in enumerate(found):
+            density = wide.plus(functools.reduce(wide.plus, [wide.get(m) for m in top[i]]), log)
+            wide.set(likelihood[i], wide.fma(w, density, wide.get(likelihood[i])))
+            wide.set(certainty[i], wide.minus(wide.get(certainty[i]), wide.mul(w, log)))
+            left = wide.mul(inverse, w)
+            for j in reversed(range(len(products[i]))):  # `left` is that of products[i][j]
+                value = wide.mul(left, products[i][j - 1]) if j else left
+                left = wide.mul(left, sums_of[i][j])
+                keep(wide, value, scale, rows[i][j])
+        with e.when(some_bad):
+            for row in itertools.chain(*rows):
+                mask = none_fine(wide, doubles(wide, tops, row), least)
+                keep(wide, wide.select(mask, wide.zero(), doubles(wide, scale, row)), scale, row)
+    for i, values in ((0, likelihood), (1, certainty)):
+        add_total(e.doubles, joined(wide, [wide.get(value) for value in values]), sums, e.index(i))
     one = wide.scalar(weight)
     weighs = e.builder.fcmp_ordered(">", one, ir.Constant(DOUBLE, 0.0))
     add_lost(wide, e.builder.select(weighs, e.get(lost), e.index(0)), sums)
@@ -267,11 +305,12 @@ def make_sum_exponentials(*, skips: bool) -> Any:
 
         l and m as for `exponentials`, for `count` rows, whole panels.
         """
+        e, vectors = together(e)
         leading = e.call("llvm.ctlz.i64", I64, [e.add(k, -1), ir.Constant(I1, 0)])
         digits = e.add(digits, e.builder.sub(e.index(64), leading))  # and those of k
         least = e.splat(e.builder.fmul(e.builder.sitofp(digits, e.real), ir.Constant(e.real, -LN2)))
-        with e.loop(0, count, V * e.lanes) as t:
-            rows = [e.add(t, v * e.lanes) for v in range(V)]
+        with e.loop(0, count, len(vectors) * e.lanes) as t:
+            rows = [e.add(t, v) for v in vectors]
             largest = [usable_top(e, e.load(tops, row)) for row in rows]
             bounds = [e.plus(m, least) for m in largest]
             found = [e.variable(e.zero()) for _ in rows]
@@ -279,8 +318,10 @@ def make_sum_exponentials(*, skips: bool) -> Any:
                 given = [e.load(resp, e.add(e.times(c, stride), row)) for row in rows]
                 live = [e.compare(">=", value, bound) for value, bound in zip(given, bounds, strict=True)]
                 with e.when(any_of(e, live)) if skips else contextlib.nullcontext():
-                    for value, mask, m, total in zip(given, live, largest, found, strict=True):
-                        e.set(total, e.add_exp(e.get(total), e.minus(value, m), mask))
+                    x = [e.minus(value, m) for value, m in zip(given, largest, strict=True)]
+                    results = elementary.add_exps(e, [e.get(total) for total in found], x, live)
+                    for total, result in zip(found, results, strict=True):
+                        e.set(total, result)
             for row, total in zip(rows, found, strict=True):
                 e.store(e.get(total), totals, row)
 
@@ -299,22 +340,27 @@ def row_logs(
 
     The number of such rows of positive weight is added to sums[2]. `more` is a float64.
     """
-    wide = e.doubles
-    bad = e.variable(e.index(0))
+    wide = e.doubles.narrow
+    parts, least = range(0, 8, wide.lanes), wide.constant(lowest(e))
+    bad, rest = e.variable(e.index(0)), wide.splat(more)
     with e.loop(0, count, e.lanes) as t:
-        top, total = e.load(tops, t), e.load(totals, t)
-        densities = []
-        for m, s in zip(e.widen(top), e.widen(total), strict=True):
-            densities.append(wide.plus(wide.plus(m, wide.log_and_inverse(s)[0]), wide.splat(more)))
-            wide.store(densities[-1], out, e.add(t, (len(densities) - 1) * 8))
-        lost = e.builder.not_(e.compare(">", top, e.constant(LOWEST[e.size])))
-        with e.when(e.any(lost)):
-            for part, density in enumerate(densities):
-                row, mask = e.add(t, part * 8), lost if e.lanes == 8 else e.half(lost, part)
-                wide.store(wide.select(mask, wide.constant(float("-inf")), density), out, row)
+        rows = [e.add(t, place) for eight in range(0, e.lanes, 8) for place in (eight + part for part in parts)]
+        top = [doubles(wide, tops, row) for row in rows]
+        found = elementary.logs_and_inverses(wide, [doubles(wide, totals, row) for row in rows])
+        for row, m, (log, _) in zip(rows, top, found, strict=True):
+            wide.store(wide.plus(wide.plus(m, log), rest), out, row)
+        with e.when(any_of(wide, [none_fine(wide, m, least) for m in top])):
+            for row in rows:
+                mask = none_fine(wide, doubles(wide, tops, row), least)
+                wide.store(wide.select(mask, wide.constant(float("-inf")), wide.load(out, row)), out, row)
                 positive = wide.compare(">", wide.load(weight, row), wide.zero())
                 e.set(bad, e.add(e.get(bad), wide.count(e.builder.and_(mask, positive))))
     add_lost(wide, e.get(bad), sums)
+
+
+def none_fine(wide: Emitter, top: Value, least: Value) -> Value:
+    """The rows that have no density."""
+    return wide.builder.not_(wide.compare(">", top, least))
 
 
 def usable_top(e: Emitter, top: Value) -> Value:
