@@ -13,13 +13,14 @@ from fastgmm.kernels.simd import DOUBLE, Emitter, Value, micro_apart
 
 
 def transposed(e: Emitter, rows: list[Value]) -> list[Value]:
-    """Eight vectors whose lanes are features in groups of 8, transposed within every group of 8 lanes."""
-    groups = range(0, e.lanes, 8)
-    for half in (1, 2, 4):
-        low = [g + (i if not i & half else e.lanes + i - half) for g in groups for i in range(8)]
-        high = [g + (i + half if not i & half else e.lanes + i) for g in groups for i in range(8)]
+    """Vectors whose lanes are features in groups of as many as there are vectors, transposed within every group."""
+    side = len(rows)
+    groups = range(0, e.lanes, side)
+    for half in (half for half in (1, 2, 4) if half < side):
+        low = [g + (i if not i & half else e.lanes + i - half) for g in groups for i in range(side)]
+        high = [g + (i + half if not i & half else e.lanes + i) for g in groups for i in range(side)]
         result = list(rows)
-        for i in range(8):
+        for i in range(side):
             if not i & half:
                 result[i] = e.shuffle(rows[i], rows[i + half], low)
                 result[i + half] = e.shuffle(rows[i], rows[i + half], high)
@@ -42,8 +43,10 @@ def emit(
     """`enter_rows`, or without rows `enter_panels`."""
     b = e.builder
     width = V * e.lanes
-    short = ir.VectorType(e.real, 8)
-    zeros = ir.Constant(short, [0.0] * 8)
+    e = e.narrow
+    side = min(e.lanes, 8)  # of a square that is transposed
+    short = ir.VectorType(e.real, side)
+    zeros = ir.Constant(short, [0.0] * side)
     subtract = b.icmp_signed("!=", centred, e.index(0))
     last = b.sub(count, e.index(1))
 
@@ -55,12 +58,12 @@ def emit(
         takes = [e.at(source, e.times(b.select(b.icmp_signed("<", i, last), i, last), n)) for i in places]
         panel = b.udiv(t, e.index(width))
         target = e.at(panels, e.add(e.times(panel, e.times(n, width)), b.sub(t, e.times(panel, width))))
-        with e.loop(0, padded, 8) as j:  # the last of these may lie beyond the features altogether
+        with e.loop(0, padded, side) as j:  # the last of these may lie beyond the features altogether
             centres = [e.variable(zeros) for _ in range(1 if e.real == DOUBLE else 2)]
             with e.when(subtract):
                 for part, c in enumerate(centres):
                     e.set(c, b.load(address(centre, e.add(j, e.times(padded, part))), align=e.size))
-            mask = lanes_before(e, j, n, 8)
+            mask = lanes_before(e, j, n, side)
             given = []
             for take in takes:
                 x = load_where(e, mask, take, j)
@@ -70,8 +73,8 @@ def emit(
             if rows is not None:
                 for x, place in zip(given, places, strict=True):
                     e.store(x, rows, e.add(e.times(place, padded), j))
-            if e.lanes > 8:
-                given = [e.shuffle(given[i], given[8 + i], range(16)) for i in range(8)]
+            if e.lanes > side:
+                given = [e.shuffle(given[i], given[side + i], range(e.lanes)) for i in range(side)]
             for i, column in enumerate(transposed(e, given)):
                 with e.when(b.icmp_signed("<", e.add(j, i), n)):
                     e.store(column, target, e.times(e.add(j, i), width))

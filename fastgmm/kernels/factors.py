@@ -26,6 +26,7 @@ from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import at, float64_pointer, int64_pointer
 from fastgmm.kernels.edges import in_all_lanes, lane_numbers, load_before
 from fastgmm.kernels.micro import V
+from fastgmm.kernels.registers import Part, parts
 from fastgmm.kernels.runner import address, aligned_empty
 from fastgmm.kernels.schedule import LAUNCH_SECONDS, SERIAL_SECONDS
 from fastgmm.kernels.simd import Emitter, Value, micro, micro_apart
@@ -66,23 +67,29 @@ def add_rows(
 
     Rows are `width` apart; `target` has eight of them. `triangular` is 1 where row p has p + 1 columns, else 0.
     """
+    narrow = e.narrow
 
     def panel(j: Value, count: int) -> None:
-        places = [[e.add(e.add(e.times(width, r), j), v * e.lanes) for v in range(count)] for r in range(PIVOTS)]
-        sums = [[e.variable(e.load(target, place)) for place in row] for row in places]
         start = e.times(j, triangular)
         start = e.builder.select(e.builder.icmp_signed("<", start, first), first, start)
+        for part in parts(e, PIVOTS, count):
+            some(j, start, part)
+
+    def some(j: Value, start: Value, part: Part) -> None:
+        places = [[e.add(e.add(e.times(width, r), j), c) for c in part.columns] for r in part.rows]
+        sums = [[e.variable(narrow.load(target, place)) for place in row] for row in places]
         with e.loop(start, last) as p:
             row, factors = e.at(rows, e.add(e.times(p, width), j)), e.at(shares, e.times(p, PIVOTS))
-            values = [e.load(row, v * e.lanes) for v in range(count)]
-            for v in range(count):  # rows are too far apart for the processor to ask for the next one itself
-                e.prefetch(row, e.add(e.times(width, AHEAD), v * e.lanes))
-            for r in range(PIVOTS):
-                factor = e.broadcast(factors, r)
-                for v, value in enumerate(values):
-                    e.set(sums[r][v], e.fma(factor, value, e.get(sums[r][v])))
-        for r in range(PIVOTS):
-            for place, total in zip(places[r], sums[r], strict=True):
+            values = [narrow.load(row, c) for c in part.columns]
+            for c in part.columns:  # rows are too far apart for the processor to ask for the next one itself
+                if part.rows.start == 0 and c % e.lanes == 0:
+                    e.prefetch(row, e.add(e.times(width, AHEAD), c))
+            for r, totals in zip(part.rows, sums, strict=True):
+                factor = narrow.broadcast(factors, r)
+                for value, total in zip(values, totals, strict=True):
+                    e.set(total, narrow.fma(factor, value, e.get(total)))
+        for row_places, totals in zip(places, sums, strict=True):
+            for place, total in zip(row_places, totals, strict=True):
                 e.store(e.get(total), target, place)
 
     for_panels(e, begin, end, panel)

@@ -387,12 +387,12 @@ def for_vector_groups(e: Emitter, vectors: Value, body: Callable[[Value, int], N
             body(whole, rest)
 
 
-def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4) -> None:
-    """Run ``body(vectors, first)`` over the columns in groups of 4, then of 2 and 1 vectors."""
+def for_column_groups(e: Emitter, padded: Value, body: Block, largest: int = 4, least: int = 1) -> None:
+    """Run ``body(vectors, first)`` over the columns in groups of 4, then of 2 and 1 vectors; `least` divides all."""
     total = e.builder.udiv(padded, e.index(e.lanes))
     done = e.variable(e.index(0))
     q = largest
-    while q:
+    while q >= least:
         with e.loop(e.get(done), e.add(e.builder.sub(total, e.index(q)), 1), q) as c:
             body(q, e.times(c, e.lanes))
             e.set(done, e.add(c, q))
@@ -417,6 +417,7 @@ def gather(
     `live` holds row numbers (int32), `roots` the square roots of their responsibilities. `mean` is padded like the
     rows, its low part follows (float32). Rows of z lie `stride` elements apart.
     """
+    whole, e = e.lanes, e.narrow
 
     def group(q: int, c: Value) -> None:
         m = [e.load(mean, e.add(c, v * e.lanes)) for v in range(q)]
@@ -436,7 +437,7 @@ def gather(
         for v in range(q):
             add_to(e, e.get(s[v]), first, e.add(c, v * e.lanes))
 
-    for_column_groups(e, padded, group)
+    for_column_groups(e, padded, group, least=whole // e.lanes)
 
 
 @micro_apart
@@ -452,6 +453,7 @@ def diagonal_moments(
     second: Value,
 ) -> None:
     """first += sum of r (x - mean), second += sum of r (x - mean)^2 over the live rows; both float64."""
+    whole, e = e.lanes, e.narrow
 
     def group(q: int, c: Value) -> None:
         m = [e.load(mean, e.add(c, v * e.lanes)) for v in range(q)]
@@ -472,4 +474,4 @@ def diagonal_moments(
             add_to(e, e.get(s1[v]), first, e.add(c, v * e.lanes))
             add_to(e, e.get(s2[v]), second, e.add(c, v * e.lanes))
 
-    for_column_groups(e, padded, group)
+    for_column_groups(e, padded, group, least=whole // e.lanes)
