@@ -1,7 +1,7 @@
 """Everything that docs/benchmarks.md says, measured again and pasted between its markers.
 
     python -m benchmarks.report                   # paste the tables from benchmarks/figures
-    python -m benchmarks.report --all             # measure first: some 25 minutes of a quiet machine
+    python -m benchmarks.report --all             # measure first: some 45 minutes of a quiet machine
     python -m benchmarks.report --steps share small --prefix "nice -n -10"
 
 A step is one command of a minute or two, so that a machine others use can be asked for in between: ``--prefix`` puts
