@@ -16,6 +16,7 @@ from fastgmm.data import as_rows
 from fastgmm.kernels import arguments, fold, programs, schedule
 from fastgmm.kernels.matrix_full import extra_bytes
 from fastgmm.kernels.workspace import workspace_bytes
+from tests.test_many_components import overlapping, program_of
 
 TOP = Path(__file__).parents[1]
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")])
@@ -74,6 +75,19 @@ def test_stated_workspace_of_matrix_units(d):
         "D rounded up to a multiple of 16"
     )
     assert stated in (TOP / "docs" / "memory.md").read_text()
+
+
+@pytest.mark.parametrize("d", [5, 8, 12, 16, 24, 32, 40, 48, 49, 56])
+@pytest.mark.parametrize("k", [programs.WHOLE_TILE_COMPONENTS - 1, programs.WHOLE_TILE_COMPONENTS])
+def test_stated_workspace_of_products_of_whole_tiles(k, d):
+    """`at most 8 * 192 * (3 D / 2 + 20)` bytes, and none for other shapes."""
+    program = program_of(overlapping(k, d), np.float64)
+    extra = program.numbers.get(arguments.EXTRA, 0)
+    stated = 8 * arguments.TILE * (1.5 * d + 20) if d in range(8, 49, 8) and k >= 64 else 0
+    assert 0.7 * stated <= extra <= stated
+    page = (TOP / "docs" / "memory.md").read_text()
+    assert "the same with D = 8, 16, ..., 48 and 64 components or more near one another" in page
+    assert f"at most 8 * {arguments.TILE} * (3 D / 2 + 20) more" in page
 
 
 @pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="the photographs need pillow")

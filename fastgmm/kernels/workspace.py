@@ -61,7 +61,8 @@ class Workspace(NamedTuple):
 def workspace_bytes(n_components: int, n_features: int, padded: int, size: int, white: int, extra: int = 0) -> int:
     """Scratch of one worker in bytes: for float64 about 8 TILE (3 D + K + 32), with `white` up to twice that.
 
-    `extra` comes on top (`extra_bytes` of `matrix_full.py` and `near_small.py`).
+    `extra` comes on top: `extra_bytes` of `matrix_full.py` and `near_small.py`, or a tile's rows as
+    `products.extend_rows` writes them, at most 8 TILE (3 D / 2 + 20).
     """
     lanes = VECTOR_BYTES // size
     return (
