@@ -1,5 +1,7 @@
 """Helpers of blocks become part of the blocks that call them, and of nothing else."""
 
+import importlib.util
+
 import numba.extending
 import numpy as np
 import pytest
@@ -46,6 +48,31 @@ def test_a_helper_is_no_code_of_its_own(compiled):
     assert result(block_with(_parts.options())) == [15, 21]
     assert [name for name in compiled if "thrice" in name] == []
     assert len([name for name in compiled if "block" in name]) == 1
+
+
+@pytest.mark.parametrize(("module", "name"), [("codegen", "JITCodeLibrary"), ("compiler", "Compiler")])
+def test_without_numbas_private_classes_the_package_is_imported_all_the_same(module, name, monkeypatch):
+    monkeypatch.delattr(getattr(_parts, module), name)
+    spec = importlib.util.spec_from_file_location("parts_without_numbas_classes", _parts.__file__)
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert again.options() == {"no_cfunc_wrapper": True}
+
+
+@pytest.mark.parametrize("broken", [TypeError, AttributeError, None])
+def test_a_library_that_numba_makes_otherwise_is_left_to_numba(broken, compiled, monkeypatch):
+    """It takes other arguments, or lacks what is asked of it."""
+    real = _parts._Part.__init__
+
+    def another(self, *given):
+        if broken is not None:
+            raise broken
+        real(self, *given)
+        del self._finalized
+
+    monkeypatch.setattr(_parts._Part, "__init__", another)
+    assert result(block_with(_parts.options())) == [15, 21]
+    assert len([found for found in compiled if "thrice" in found]) == 1
 
 
 def test_without_numbas_private_names_helpers_are_what_they_are_elsewhere(compiled, monkeypatch):

@@ -4,11 +4,15 @@ Numba optimises a function that others call, and makes machine code of it, befor
 happen again. Nobody calls the helpers of a block by themselves, so the first time is lost: a seventh of what the first
 fit of a new machine waits for. Here a helper's code is kept as it is, to be linked.
 
-The names of Numba's that this file touches are private ones. Should one be gone, helpers are compiled as Numba does it.
+All of this hangs on private names of Numba's, which any release may change: the class `codegen.JITCodeLibrary` with its
+members in `_TOUCHED` and `_finalized`, `compiler.Compiler.define_pipelines`, and of a compiler's `state` the fields
+`library`, `targetctx` and `func_id`. Should one be gone, helpers are compiled as Numba does it, to the same results:
+only a first fit takes longer.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +24,11 @@ _TOUCHED = (
 )
 
 
-class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
+_Library: Any = getattr(codegen, "JITCodeLibrary", object)
+_Plain: Any = getattr(compiler, "Compiler", object)
+
+
+class _Part(_Library):  # type: ignore[misc]  # Numba has no types
     """Code that is linked, never run from here."""
 
     @property
@@ -40,18 +48,21 @@ class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]  # Numba has no types
         return 0
 
 
-class _Compiler(compiler.Compiler):  # type: ignore[misc]  # Numba has no types
+class _Compiler(_Plain):  # type: ignore[misc]  # Numba has no types
     """Numba's own, with a library that is a part."""
 
     def define_pipelines(self) -> Any:
         """As the class above, once the library is chosen."""
-        state = self.state
-        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+        with suppress(AttributeError, TypeError):  # then Numba chooses one
+            state = self.state
+            part = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+            if hasattr(part, "_finalized"):
+                state.library = part
         return super().define_pipelines()
 
 
 def options() -> dict[str, Any]:
     """The options of Numba's with which a helper is compiled."""
     plain = {"no_cfunc_wrapper": True}
-    there = all(hasattr(codegen.JITCodeLibrary, name) for name in _TOUCHED)
+    there = all(hasattr(_Library, name) for name in _TOUCHED) and hasattr(_Plain, "define_pipelines")
     return {**plain, "pipeline_class": _Compiler} if there else plain
