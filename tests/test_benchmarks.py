@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import clock, compare, gate, growth, oracle, planted, record, schedule, tables
+from benchmarks import clock, compare, gate, growth, oracle, planted, record, schedule, tables, worker
 from benchmarks.data import Case, build
 from benchmarks.peers import OURS, PEERS, Peer, Worker
 from benchmarks.report import STEPS
@@ -187,6 +187,40 @@ def test_a_worker_fits_and_reports(tmp_path):
     with np.load(tmp_path / "out.npz") as fitted:
         state = oracle.State(*(fitted[name] for name in oracle.State._fields))
     assert oracle.difference(state, reference.state, "full") < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("lasts", "fits", "median"),
+    [
+        ([0.1, 0.01, 0.13, 0.02, 9.0], 4, 0.06),  # until all have lasted a quarter of a second
+        ([0.05, 0.04, 0.3], 3, 0.05),
+        ([0.24, 0.26, 9.0], 2, 0.25),
+        ([0.25, 9.0], 1, 0.25),
+        ([7.0, 9.0], 1, 7.0),
+    ],
+)
+def test_a_short_fit_is_repeated_and_its_median_counts(monkeypatch, lasts, fits, median):
+    now, made, left = [0.0], [], iter(lasts)
+
+    def make(task):
+        def fit():
+            if task.iterations == 3:  # the one that counts; before it a worker warms up
+                now[0] += next(left)
+            return task
+
+        made.append(task.iterations)
+        return fit, lambda task: (*task.found, -1.0)
+
+    adapters = SimpleNamespace(
+        ADAPTERS={"peer": make}, Task=lambda **given: SimpleNamespace(found=(1.0, 2.0, 3.0), **given)
+    )
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    state = {"arrays": {"X": np.zeros((5, 2))}, "covariance_type": "full"}
+    reply = worker.answer("peer", adapters, {"do": "fit", "iterations": 3, "threads": 1}, state)
+    assert reply["fits"] == fits
+    assert reply["seconds"] == pytest.approx(median)
+    assert reply["log_likelihood"] == -1.0
+    assert made == [3, 1]
 
 
 def test_a_worker_that_takes_too_long_is_ended(tmp_path):

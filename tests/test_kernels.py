@@ -337,22 +337,6 @@ def test_select(name, share, dtype):
 
 @dtypes
 @components
-def test_labels(k, dtype):
-    rng = rng_for(k)
-    joint = log_densities(rng, k, dtype)
-    joint[:, 10:20] = np.round(joint[:, 10:20] / 4.0)  # ties
-    labels = np.zeros(TILE, np.int64)
-    compare(tile.largest, tile_twins.largest, joint, TILE, k, TILE, labels, exact=True)
-    tile_twins.largest(joint, TILE, k, TILE, labels)
-    assert set(labels[5:7]) == {-1}
-    assert labels[7] == 0
-    finite = np.where(np.isfinite(joint), joint, -1e4).astype(dtype)
-    weight, scale, sums = random_weights(rng), np.zeros(TILE, dtype), rng.normal(size=4)
-    compare(tile.one_hot, tile_twins.one_hot, finite, labels, weight, scale, TILE, k, TILE, sums)
-
-
-@dtypes
-@components
 @pytest.mark.parametrize("name", ["write_probabilities", "write_probabilities_roots"])
 def test_write_probabilities(name, k, dtype):
     rng = rng_for(k)

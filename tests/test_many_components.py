@@ -27,7 +27,7 @@ def program_of(params, dtype):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("k", "d"), [(MANY, 8), (MANY, 16), (MANY + 1, 24), (MANY - 1, 8), (MANY + 9, 9)])
+@pytest.mark.parametrize(("k", "d"), [(MANY, 8), (MANY, 16), (MANY + 1, 24), (MANY, 48), (MANY - 1, 8), (MANY + 9, 9)])
 def test_many_components(k, d, weighted):
     params = overlapping(k, d)
     x = make_rows(params, 500)

@@ -288,6 +288,40 @@ def test_a_weight_column_is_sample_weight(tmp_path, kind, scale):
     assert same(fitted(open_rows(path, weights=column)), a)  # in one block
 
 
+@pytest.mark.parametrize("most", [None, 500])
+@pytest.mark.parametrize("kind", ["parquet-777", "stream", "csv", "npy", "zarr"])
+def test_weights_of_one_are_no_weights(tmp_path, monkeypatch, kind, most):
+    """Also where there are more rows than a start looks at, and where others weigh nothing; the same bits."""
+    from fastgmm.initialize import sample
+
+    if most is not None:
+        monkeypatch.setattr(sample, "MAX_ROWS", most)
+    x, kept = rows(), np.arange(N) % 7 > 0
+
+    def weighted(weight):
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        place.mkdir()
+        column = "w" if kind in sources.NAMED else D
+        return open_rows(sources.write(place, kind, x, weight), weights=column, block_bytes=BLOCK)
+
+    for weight in (np.ones(N), kept.astype(float)):
+        source = weighted(weight)
+        plain = x[weight > 0.0]
+        assert source.even
+        a, b = fitted(plain), fitted(source)
+        assert same(a, b)
+        assert b.score(source) == a.score(plain)
+    assert not weighted(np.where(kept, 1.5, 0.5)).even
+
+
+def test_weights_of_one_beside_a_stream():
+    x, ones = rows(), np.ones(N)
+    expected = fitted(x)
+    source = open_rows(lambda: iter(x_blocks(x, 961)), block_bytes=BLOCK)
+    assert same(fitted(source, sample_weight=ones), expected)
+    assert same(fitted(open_rows(x_blocks(x, 961), weights=ones, block_bytes=BLOCK)), expected)
+
+
 def test_weights_beside_a_file(stored):
     x, w = rows(), some_weights()
     expected = fitted(x, sample_weight=w)
