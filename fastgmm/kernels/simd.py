@@ -296,6 +296,7 @@ def micro(emit: Callable[..., None], *, apart: bool = False) -> Any:
 
     function.__doc__ = emit.__doc__
     function.__name__ = emit.__name__
+    function.emit = emit  # to write it with another emitter
     return function
 
 
