@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numba.core.registry import cpu_target
 
-from fastgmm.kernels import gram, layout, micro, near, near_twins, products, tile
+from fastgmm.kernels import entry, gram, layout, micro, near, near_twins, products, softmax, tile
 from fastgmm.kernels.registers import COLUMNS, Registers, evenly, parts, registers_of
 from fastgmm.kernels.simd import DOUBLE, FLOAT, VECTOR_BYTES, Emitter, micro_apart
 from tests.test_kernels import (
@@ -15,8 +15,10 @@ from tests.test_kernels import (
     Guarded,
     V,
     compiled,
+    log_densities,
     random_panels,
     random_triangles,
+    random_weights,
     rng_for,
     width,
 )
@@ -146,6 +148,11 @@ def outcome(kernel, given):
     return [g.inner.tobytes() for g in guards if isinstance(g, Guarded)]
 
 
+def needs_instructions(registers):
+    if registers.picks and not (HERE.picks or HERE.permutes):
+        pytest.skip("this CPU has no AVX2")
+
+
 def assert_same_bits(kernel, registers, *given):
     assert outcome(written_for(kernel, registers), given) == outcome(kernel, given), kernel.__name__
 
@@ -221,12 +228,51 @@ def test_sums_of_rows(registers, dtype):
 
 
 @dtypes
+@others
+def test_rows_that_come_in_and_are_gathered(registers, dtype):
+    for d, k in SHAPES:
+        p = problem(d, k, dtype)
+        centre, panel = layout.split(p.rng.normal(size=d) + 3.0, dtype, p.padded), width(dtype)
+        rows, panels = np.zeros_like(p.rows), np.zeros((TILE // panel, d, panel), dtype)
+        for centred in (0, 1):
+            given = (p.rows[: panel + 1, :d].copy(), d, p.padded, panel + 1, 2 * panel, centred, centre)
+            assert_same_bits(entry.enter_rows, registers, *given, rows, panels)
+            assert_same_bits(entry.enter_panels, registers, *given, panels)
+        live, stride = np.sort(p.rng.permutation(TILE)[:23]).astype(np.int32), p.padded + p.lanes
+        sums, z = p.rng.normal(size=(2, p.padded)), np.zeros((TILE, stride), dtype)
+        given = (p.rows, live, p.resp[0], 23, p.padded, centre)
+        assert_same_bits(micro.gather, registers, *given, z, stride, sums[0])
+        assert_same_bits(micro.diagonal_moments, registers, *given, sums[0], sums[1])
+
+
+@dtypes
+@pytest.mark.parametrize("registers", [PLAIN, AVX2, PICKS])
+def test_exponentials_and_logarithms(registers, dtype):
+    needs_instructions(registers)
+    for k in (1, 5, 8):
+        rng = rng_for(k)
+        joint, weight = log_densities(rng, k, dtype), random_weights(rng)
+        cut = np.full(k, -40.0, dtype) + np.log(rng.dirichlet(np.ones(k))).astype(dtype)
+        tops, totals, logs, sums = np.zeros(TILE, dtype), np.zeros(TILE, dtype), np.zeros(TILE), rng.normal(size=4)
+        compiled(softmax.row_tops)((joint, TILE, k, TILE, tops))
+        found, groups = np.zeros(1, np.int64), np.zeros(k, np.int64)
+        given = (joint, tops, 1, cut, weight, totals, TILE, k, TILE, logs, sums, found, groups)
+        assert_same_bits(softmax.softmax, registers, *given)
+        assert_same_bits(softmax.softmax_roots, registers, *given)
+        assert_same_bits(softmax.exponentials, registers, joint, tops, cut, TILE, k, TILE, totals)
+        assert_same_bits(softmax.sum_exponentials, registers, joint, tops, TILE, k, TILE, 54, totals)
+        totals = rng.uniform(1.0, k + 1.0, TILE).astype(dtype)
+        assert_same_bits(softmax.row_scales, registers, tops, weight, totals, TILE, logs, sums)
+        assert_same_bits(softmax.equal_row_scales, registers, tops, weight, totals, TILE, sums)
+        assert_same_bits(softmax.row_logs, registers, tops, totals, weight, TILE, 3.25, logs, sums)
+
+
+@dtypes
 @pytest.mark.parametrize("registers", [PLAIN, AVX2, PICKS])
 @pytest.mark.parametrize("kernel", [tile.select_live, tile.select_live_roots], ids=lambda kernel: kernel.__name__)
 def test_lists_of_live_rows(kernel, registers, dtype):
     """What is behind their ends is whatever is written at a time."""
-    if registers.picks and not (HERE.picks or HERE.permutes):
-        pytest.skip("this CPU has no AVX2")
+    needs_instructions(registers)
     lanes, panels = VECTOR_BYTES // np.dtype(dtype).itemsize, TILE // width(dtype)
     for share in (0.0, 0.03, 0.5, 0.97, 1.0):
         rng = rng_for(100 * share)
