@@ -14,6 +14,7 @@ from typing import Any
 
 from fastgmm.kernels.arguments import TILE
 from fastgmm.kernels.micro import V, centred
+from fastgmm.kernels.registers import evenly, joined
 from fastgmm.kernels.simd import Emitter, Value, micro
 
 BLOCKS = (4, 2, 1)  # components at a time
@@ -54,28 +55,42 @@ def make_near_density(d: int) -> Any:
         ahead: Value,
         following: Value,
     ) -> None:
-        with e.loop(0, count, V * e.lanes) as t:
-            places = [e.add(t, v * e.lanes) for v in range(V)]
+        narrow = e.narrow
+
+        def panel(t: Value, some: range, *, asks: bool) -> None:
+            places = [e.add(t, place) for place in some]
             u = [[centred_column(e, columns, place, j, centre) for j in range(d)] for place in places]
-            largest = [e.variable(e.constant(float("-inf"))) for _ in places]
-            ask_ahead(e, t, d, ahead, following)
+            largest = [e.variable(narrow.constant(float("-inf"))) for _ in places]
+            if asks:
+                ask_ahead(e, t, d, ahead, following)
             with e.loop(0, k) as c:
                 shift, factor = e.at(shifts, e.times(c, d)), e.at(factors, e.times(c, triangle))
-                w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
-                starts = [e.broadcast(shift, i) for i in range(d)]
-                constant = e.broadcast(log_norm, c)
-                for place, row, top in zip(places, u, largest, strict=True):
-                    value = constant
-                    for i, y in enumerate(starts):
-                        for j in range(i + 1):
-                            y = e.fma(w[i][j], row[j], y)
-                        value = e.fma(e.builder.fneg(y), y, value)
+                values = [narrow.broadcast(log_norm, c)] * len(places)
+                for i in range(d):
+                    ys = [narrow.broadcast(shift, i)] * len(places)
+                    for j in range(i + 1):
+                        w = narrow.broadcast(factor, i * (i + 1) // 2 + j)
+                        ys = [narrow.fma(w, row[j], y) for row, y in zip(u, ys, strict=True)]
+                    values = [narrow.fma(e.builder.fneg(y), y, value) for y, value in zip(ys, values, strict=True)]
+                for place, value, top in zip(places, values, largest, strict=True):
                     e.store(value, out, e.add(e.times(c, TILE), place))
-                    e.set(top, e.maximum(value, e.get(top)))
+                    e.set(top, narrow.maximum(value, e.get(top)))
             for place, top in zip(places, largest, strict=True):
                 e.store(e.get(top), tops, place)
 
+        with e.loop(0, count, V * e.lanes) as t:
+            for some in beside(e, d):
+                panel(t, some, asks=some.start == 0)
+
     return near_density
+
+
+def beside(e: Emitter, d: int) -> list[range]:
+    """Where the registers of a panel begin, those together that are worked on side by side for `d` features."""
+    lanes = e.narrow.lanes
+    n = V * e.lanes // lanes
+    many = n if lanes == e.lanes else 3 if d < 4 else 2  # each takes d + 3 registers
+    return [range(i * lanes, (i + many) * lanes, lanes) for i in range(0, n, many)]
 
 
 def ask_ahead(e: Emitter, t: Value, d: int, ahead: Value, following: Value) -> None:
@@ -87,8 +102,9 @@ def ask_ahead(e: Emitter, t: Value, d: int, ahead: Value, following: Value) -> N
 
 
 def centred_column(e: Emitter, columns: Value, place: Value, j: int, centre: Value) -> Value:
-    """A vector of feature j of the rows from `place` on, about the centre."""
-    return centred(e, e.load(columns, e.add(place, j * TILE)), centre, j, e.index(e.lanes))
+    """A register of feature j of the rows from `place` on, about the centre."""
+    narrow = e.narrow
+    return centred(narrow, narrow.load(columns, e.add(place, j * TILE)), centre, j, e.index(e.lanes))
 
 
 def make_products(d: int) -> Any:
@@ -96,13 +112,15 @@ def make_products(d: int) -> Any:
 
     @micro
     def products(e: Emitter, columns: Value, scale: Value, count: Value, centre: Value, out: Value) -> None:
-        with e.loop(0, count, e.lanes) as t:
-            s = e.load(scale, t)
-            u = [centred_column(e, columns, t, j, centre) for j in range(d)]
-            scaled = [e.mul(s, x) for x in u]
-            second = [e.mul(scaled[i], u[j]) for i in range(d) for j in range(i + 1)]
-            for i, value in enumerate((s, *scaled, *second)):
-                e.store(value, out, e.add(t, i * TILE))
+        narrow = e.narrow
+        with e.loop(0, count, e.lanes) as begin:
+            for t in [e.add(begin, h) for h in range(0, e.lanes, narrow.lanes)]:
+                s = narrow.load(scale, t)
+                u = [centred_column(e, columns, t, j, centre) for j in range(d)]
+                scaled = [e.mul(s, x) for x in u]
+                second = [e.mul(scaled[i], u[j]) for i in range(d) for j in range(i + 1)]
+                for i, value in enumerate((s, *scaled, *second)):
+                    e.store(value, out, e.add(t, i * TILE))
 
     return products
 
@@ -110,42 +128,52 @@ def make_products(d: int) -> Any:
 def make_lane_sums(d: int) -> Any:
     """sums[component, moment, i] (float64) += sum over the rows t with t mod WIDTH = i of resp * shared moment."""
     n = n_moments(d)
-    pieces = -(-n // M)
-    most = -(-n // pieces)
 
     @micro
     def lane_sums(e: Emitter, resp: Value, shared: Value, count: Value, k: Value, sums: Value) -> None:
-        wide = e.doubles
+        narrow, native = e.narrow, e.narrow.lanes == e.lanes
+        halves = range(0, e.lanes, narrow.lanes)  # of a vector, in registers
+        largest, most = (BLOCKS[0], M) if native else (2, 3)  # with AVX2 2 times 3 sums of 2 registers
+        groups = evenly(range(n), most)
 
         def block(q: int, first: Value) -> None:
             weights, target = e.at(resp, e.times(first, TILE)), e.at(sums, e.times(first, n * WIDTH))
-            for begin in range(0, n, most):
-                columns = range(begin, min(begin + most, n))
+            for columns in groups:
                 places = [[(r * n + j) * WIDTH for j in columns] for r in range(q)]
-                s = [[e.variable(e.zero() if e.size == 4 else e.load(target, p)) for p in row] for row in places]
+                s = [[[begun(narrow, target, p, h) for h in halves] for p in row] for row in places]
                 with e.loop(0, count, e.lanes) as t:
-                    r = [e.load(weights, e.add(t, i * TILE)) for i in range(q)]
-                    for i, j in enumerate(columns):
-                        x = e.load(shared, e.add(t, j * TILE))
-                        for own, mine in zip(s, r, strict=True):
-                            e.set(own[i], e.fma(mine, x, e.get(own[i])))
+                    for number, h in enumerate(halves):
+                        here = e.add(t, h) if h else t
+                        r = [narrow.load(weights, e.add(here, i * TILE)) for i in range(q)]
+                        for i, j in enumerate(columns):
+                            x = narrow.load(shared, e.add(here, j * TILE))
+                            for own, mine in zip(s, r, strict=True):
+                                total = own[i][number]
+                                e.set(total, narrow.fma(mine, x, e.get(total)))
                 for row, own in zip(places, s, strict=True):
-                    for place, total in zip(row, own, strict=True):
-                        value = e.get(total)
-                        if e.size == 4:
-                            half = e.builder.fadd(e.half(value, 0), e.half(value, 1))
-                            value = wide.plus(e.builder.fpext(half, wide.vector), wide.load(target, place))
-                        wide.store(value, target, place)
+                    for place, totals in zip(row, own, strict=True):
+                        keep(e, joined(e, [e.get(total) for total in totals]), target, place)
 
-        largest = BLOCKS[0]
         done = e.builder.and_(k, e.index(-largest))
         with e.loop(0, done, largest) as first:
             block(largest, first)
-        for q in BLOCKS[1:]:
+        for q in BLOCKS[BLOCKS.index(largest) + 1 :]:
             bit = e.builder.and_(k, e.index(q))
             with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
                 block(q, done)
             done = e.add(done, bit)
+
+    def begun(e: Emitter, target: Value, place: int, h: int) -> Value:
+        """What the sums of some lanes begin with."""
+        return e.variable(e.zero() if e.size == 4 else e.load(target, place + h))
+
+    def keep(e: Emitter, value: Value, target: Value, place: int) -> None:
+        """Write sums; those of float32, which began at 0, are added, the upper half of the lanes to the lower."""
+        wide = e.doubles
+        if e.size == 4:
+            half = e.builder.fadd(e.half(value, 0), e.half(value, 1))
+            value = wide.plus(e.builder.fpext(half, wide.vector), wide.load(target, place))
+        wide.store(value, target, place)
 
     return lane_sums
 

@@ -15,7 +15,7 @@ from fastgmm.kernels import near_small, softmax, tile
 from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
-from fastgmm.kernels.near_small import ask_ahead
+from fastgmm.kernels.near_small import ask_ahead, beside
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
 from fastgmm.kernels.workspace import (
@@ -80,27 +80,34 @@ def make_density(d: int) -> Any:
         ahead: Value,
         following: Value,
     ) -> None:
-        with e.loop(0, count, V * e.lanes) as t:
-            places = [e.add(t, v * e.lanes) for v in range(V)]
-            x = [[e.load(columns, e.add(place, j * TILE)) for j in range(d)] for place in places]
-            largest = [e.variable(e.constant(float("-inf"))) for _ in places]
-            ask_ahead(e, t, d, ahead, following)
+        narrow = e.narrow
+
+        def panel(t: Value, some: range, *, asks: bool) -> None:
+            places = [e.add(t, place) for place in some]
+            x = [[narrow.load(columns, e.add(place, j * TILE)) for j in range(d)] for place in places]
+            largest = [e.variable(narrow.constant(float("-inf"))) for _ in places]
+            if asks:
+                ask_ahead(e, t, d, ahead, following)
             with e.loop(0, k) as c:
                 mean, factor = e.at(means, e.times(c, 2 * d)), e.at(factors, e.times(c, triangle))
-                w = [[e.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)] for i in range(d)]
-                constant = e.broadcast(log_norm, c)
-                for place, row, top in zip(places, x, largest, strict=True):
-                    u = [centred(e, row[j], mean, j, e.index(d)) for j in range(d)]
-                    value = constant
-                    for i in range(d):
-                        y = e.mul(w[i][0], u[0])
-                        for j in range(1, i + 1):
-                            y = e.fma(w[i][j], u[j], y)
-                        value = e.fma(e.builder.fneg(y), y, value)
+                values = [narrow.broadcast(log_norm, c)] * len(places)
+                u: list[list[Value]] = []
+                for i in range(d):
+                    u.append([centred(narrow, row[i], mean, i, e.index(d)) for row in x])
+                    w = [narrow.broadcast(factor, i * (i + 1) // 2 + j) for j in range(i + 1)]
+                    ys = [e.mul(w[0], start) for start in u[0]]
+                    for j in range(1, i + 1):
+                        ys = [narrow.fma(w[j], part, y) for part, y in zip(u[j], ys, strict=True)]
+                    values = [narrow.fma(e.builder.fneg(y), y, value) for y, value in zip(ys, values, strict=True)]
+                for place, value, top in zip(places, values, largest, strict=True):
                     e.store(value, out, e.add(e.times(c, TILE), place))
-                    e.set(top, e.maximum(value, e.get(top)))
+                    e.set(top, narrow.maximum(value, e.get(top)))
             for place, top in zip(places, largest, strict=True):
                 e.store(e.get(top), tops, place)
+
+        with e.loop(0, count, V * e.lanes) as t:
+            for some in beside(e, d):
+                panel(t, some, asks=some.start == 0)
 
     return density
 
