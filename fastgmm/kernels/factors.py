@@ -70,14 +70,14 @@ def add_rows(
     narrow = e.narrow
 
     def panel(j: Value, count: int) -> None:
-        start = e.times(j, triangular)
-        start = e.builder.select(e.builder.icmp_signed("<", start, first), first, start)
         for part in parts(e, PIVOTS, count):
-            some(j, start, part)
+            some(j, part)
 
-    def some(j: Value, start: Value, part: Part) -> None:
+    def some(j: Value, part: Part) -> None:
         places = [[e.add(e.add(e.times(width, r), j), c) for c in part.columns] for r in part.rows]
         sums = [[e.variable(narrow.load(target, place)) for place in row] for row in places]
+        start = e.times(j, triangular)
+        start = e.builder.select(e.builder.icmp_signed("<", start, first), first, start)
         with e.loop(start, last) as p:
             row, factors = e.at(rows, e.add(e.times(p, width), j)), e.at(shares, e.times(p, PIVOTS))
             values = [narrow.load(row, c) for c in part.columns]
