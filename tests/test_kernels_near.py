@@ -237,7 +237,9 @@ def test_gram(d, dtype):
         near_twins.column_panels(rows, count, padded, step, panels)
         sums, moments = rng.normal(size=padded), rng.normal(size=layout.moment_length(d, size))
         work = np.zeros(V * TILE * lanes, dtype)
-        compare(gram.gram, near_twins.gram, resp, panels, count, d, step, work, sums, moments, scratch=(5,))
+        lower = {7: np.unique(layout._moment_places(d, size))}
+        given = resp, panels, count, d, step, work, sums, moments
+        compare(gram.gram, near_twins.gram, *given, scratch=(5,), only=lower)
 
 
 @dtypes

@@ -11,7 +11,7 @@ log p = log_norm_k - |a_k u - a_k (mu_k - c)|^2 / 2.
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, near, tile
+from fastgmm.kernels import micro, near, pairs, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.workspace import (
@@ -33,7 +33,7 @@ def diag_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     wide_means = pointer(table[a.WIDE_MEANS], tag)
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
-        micro.diagonal_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, TILE)
+        pairs.diagonal_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] != a.FIT:
             continue

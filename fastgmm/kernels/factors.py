@@ -26,7 +26,7 @@ from fastgmm.kernels._jit import compile_block, launch, n_threads
 from fastgmm.kernels.arguments import at, float64_pointer, int64_pointer
 from fastgmm.kernels.edges import in_all_lanes, lane_numbers, load_before
 from fastgmm.kernels.micro import V
-from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.registers import Part, for_parts
 from fastgmm.kernels.runner import address, aligned_empty
 from fastgmm.kernels.schedule import LAUNCH_SECONDS, SERIAL_SECONDS
 from fastgmm.kernels.simd import Emitter, Value, micro, micro_apart
@@ -70,21 +70,22 @@ def add_rows(
     narrow = e.narrow
 
     def panel(j: Value, count: int) -> None:
-        for part in parts(e, PIVOTS, count):
-            some(j, part)
-
-    def some(j: Value, part: Part) -> None:
-        places = [[e.add(e.add(e.times(width, r), j), c) for c in part.columns] for r in part.rows]
-        sums = [[e.variable(narrow.load(target, place)) for place in row] for row in places]
         start = e.times(j, triangular)
         start = e.builder.select(e.builder.icmp_signed("<", start, first), first, start)
+        for_parts(e, PIVOTS, count, lambda part: some(j, start, part))
+
+    def some(j: Value, start: Value, part: Part) -> None:
+        place = e.add(e.add(e.times(width, part.row), j), part.column)
+        places = [[e.add(e.add(place, e.times(width, r)), c) for c in part.columns] for r in range(part.rows)]
+        sums = [[e.variable(narrow.load(target, place)) for place in row] for row in places]
         with e.loop(start, last) as p:
-            row, factors = e.at(rows, e.add(e.times(p, width), j)), e.at(shares, e.times(p, PIVOTS))
+            row = e.at(rows, e.add(e.add(e.times(p, width), j), part.column))
+            factors = e.at(shares, e.add(e.times(p, PIVOTS), part.row))
             values = [narrow.load(row, c) for c in part.columns]
             for c in part.columns:  # rows are too far apart for the processor to ask for the next one itself
-                if part.rows.start == 0 and c % e.lanes == 0:
+                if c % e.lanes == 0:
                     e.prefetch(row, e.add(e.times(width, AHEAD), c))
-            for r, totals in zip(part.rows, sums, strict=True):
+            for r, totals in enumerate(sums):
                 factor = narrow.broadcast(factors, r)
                 for value, total in zip(values, totals, strict=True):
                     e.set(total, narrow.fma(factor, value, e.get(total)))

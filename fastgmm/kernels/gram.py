@@ -16,9 +16,13 @@ of the cache. Moments are packed as `micro.rank_update` packs them.
 
 from __future__ import annotations
 
-from fastgmm.kernels.micro import BLOCKS, V, add_to, for_vector_groups, sums_of_products
-from fastgmm.kernels.registers import Part, parts
-from fastgmm.kernels.simd import I64, Emitter, Value, micro_apart
+from collections.abc import Iterable
+
+from llvmlite import ir
+
+from fastgmm.kernels.micro import BLOCKS, add_to, for_vector_groups, sum_part
+from fastgmm.kernels.registers import COLUMNS, Part
+from fastgmm.kernels.simd import I1, I64, Emitter, Value, micro_apart
 
 UNROLL = 4  # rows a step; the number of rows is a multiple of it
 STEPS = 2  # of the products' loops in a row: what counts and compares stays beside the multiply-adds
@@ -57,9 +61,11 @@ def gram(
 ) -> None:
     """Sums += sum over rows of resp u; moments += sum of resp u u', lower triangle; both are float64.
 
-    `count` is a multiple of `UNROLL`; `work` has room for V panels, of which it keeps the weighted rows, (T, V L).
+    What blocks of moments have room for above the diagonal is left out or not, depending on the CPU's registers.
+    `count` is a multiple of `UNROLL`; `work` has room for V panels: it keeps weighted rows of `COLUMNS` registers.
     """
     narrow = e.narrow
+    lanes, height = narrow.lanes, e.registers.rows  # of a register; rows of sums that registers hold
     vectors = e.builder.udiv(e.add(n, e.lanes - 1), e.index(e.lanes))
     eights = e.builder.and_(n, e.index(-8))
 
@@ -69,23 +75,26 @@ def gram(
         return e.at(panels, e.add(start, e.builder.and_(first, e.index(e.lanes - 1))))
 
     def place_of(first: Value) -> tuple[Value, Value]:
-        """Where the block of 8 rows from `first` on begins in `moments`, and how far its rows lie apart."""
+        """Where row `first` begins in `moments`, and how far the rows of its block of 8 lie apart."""
         b = e.builder.ashr(first, e.index(3))  # blocks before it, of 1, 2, 3, ... vectors or of 1, 1, 2, 2, 3, ...
+        apart = e.times(e.add(b, 1), 8)
         if e.lanes == 8:
-            return e.at(moments, e.times(e.times(b, e.add(b, 1)), 32)), e.add(first, 8)
-        half = e.builder.ashr(e.add(b, 1), e.index(1))
-        before = e.times(half, e.builder.sub(e.add(b, 1), half))
-        return e.at(moments, e.times(before, 128)), e.builder.and_(e.add(first, 23), e.index(-16))
+            begin = e.times(e.times(b, e.add(b, 1)), 32)
+        else:
+            half = e.builder.ashr(e.add(b, 1), e.index(1))
+            begin = e.times(e.times(half, e.builder.sub(e.add(b, 1), half)), 128)
+            apart = e.builder.and_(e.add(apart, 15), e.index(-16))
+        if height < 8:
+            begin = e.add(begin, e.times(e.builder.and_(first, e.index(7)), apart))
+        return e.at(moments, begin), apart
 
     def weigh(c: Value, row: Value, part: Part, totals: list[Value]) -> list[Value]:
-        """Some of a row of the panels from c on times its responsibility."""
+        """A row of the registers from column c on times its responsibility."""
         weight, found = narrow.broadcast(resp, row), []
-        for i, column in enumerate(part.columns):
-            v, lane = divmod(column, e.lanes)
-            source = e.at(panels, e.add(e.times(e.add(c, v), step), lane))
-            x = e.mul(weight, narrow.load(source, e.times(row, e.lanes)))
-            e.store(x, work, e.add(e.times(row, V * e.lanes), column))
-            e.set(totals[i], e.plus(x, e.get(totals[i])))
+        for total, column in zip(totals, part.columns, strict=True):
+            x = e.mul(weight, narrow.load(panel(e.add(c, column)), e.times(row, e.lanes)))
+            e.store(x, work, e.add(e.times(row, COLUMNS * lanes), column))
+            e.set(total, e.plus(x, e.get(total)))
             found.append(x)
         return found
 
@@ -94,56 +103,62 @@ def gram(
 
     def keep(c: Value, part: Part, totals: list[Value]) -> None:
         for total, column in zip(totals, part.columns, strict=True):
-            add_to(narrow, e.get(total), sums, e.add(e.times(c, e.lanes), column))
+            add_to(narrow, e.get(total), sums, e.add(c, column))
 
     def multiply(
-        q: int, first: Value, place: tuple[Value, Value], c: Value, nv: int, *, begin: bool = False, more: bool = False
+        q: int,
+        first: Value,
+        place: tuple[Value, Value],
+        c: Value,
+        many: int,
+        *,
+        begin: bool = False,
+        more: bool = False,
     ) -> None:
-        """Columns c L .. (c + nv) L - 1 of q rows of moments; at the beginning these columns are weighed meanwhile."""
-        left, start = panel(first), e.times(c, e.lanes)
-        places = [e.at(place[0], e.add(e.times(place[1], r), start)) for r in range(q)]
+        """Registers from column c on, of q rows of moments; at the beginning these columns are weighed meanwhile."""
+        left, part = panel(first), Part(q, range(0, many * lanes, lanes))
         if more:
-            following = place_of(e.add(first, q))
+            following, apart = place_of(e.add(first, q))
             for r in range(q):
-                for v in range(nv):
-                    e.prefetch(following[0], e.add(e.add(e.times(following[1], r), start), v * e.lanes))
-        for part in parts(e, q, nv):
-            weighs = begin and part.rows.start == 0
-            totals = begin_totals(part) if weighs else []
+                for column in part.columns:
+                    e.prefetch(following, e.add(e.add(e.times(apart, r), c), column))
+        totals = begin_totals(part) if begin else []
 
-            def operands(
-                row: Value, part: Part, totals: list[Value] = totals, weighs: bool = weighs
-            ) -> tuple[list[Value], list[Value]]:
-                weighted = e.at(work, e.times(row, V * e.lanes))
-                x = weigh(c, row, part, totals) if weighs else [narrow.load(weighted, i) for i in part.columns]
-                return x, [narrow.broadcast(left, e.add(e.times(row, e.lanes), r)) for r in part.rows]
+        def operands(row: Value, part: Part) -> tuple[list[Value], Iterable[Value]]:
+            weighted = e.at(work, e.times(row, COLUMNS * lanes))
+            x = weigh(c, row, part, totals) if begin else [narrow.load(weighted, i) for i in part.columns]
+            return x, (narrow.broadcast(left, e.add(e.times(row, e.lanes), r)) for r in range(q))
 
-            sums_of_products(e, part, places, count, operands, STEPS)
-            if weighs:
-                keep(c, part, totals)
+        sum_part(e, part, e.at(place[0], c), place[1], count, operands, STEPS)
+        if begin:
+            keep(c, part, totals)
 
-    def group(c: Value, nv: int) -> None:
-        begin = e.times(c, e.lanes)
-        *blocks, (last, _) = [(e.add(begin, b), b // e.lanes + 1) for b in range(0, nv * e.lanes, 8)]
-        whole = e.builder.icmp_signed("<", last, eights)
-        with e.when(whole):
-            multiply(8, last, place_of(last), c, nv, begin=True)
+    def group(c: Value, many: int) -> None:
+        """All that `many` registers from column c on are multiplied with: what lies below them."""
+        *blocks, last = [(e.add(c, b), b // lanes + 1) for b in range(0, many * lanes, height)]
+        whole = e.builder.icmp_signed("<", last[0], eights)
+        if narrow is e:
+            with e.when(whole):
+                multiply(height, last[0], place_of(last[0]), c, many, begin=True)
+        else:  # to weigh as well takes more registers than there are
+            blocks, whole = [*blocks, last], ir.Constant(I1, 0)
         with e.when(e.builder.not_(whole)):
-            for part in parts(e, 1, nv):
-                totals = begin_totals(part)
-                with e.loop(0, count) as t:
-                    weigh(c, t, part, totals)
-                keep(c, part, totals)
-        for first, many in blocks:
+            part = Part(1, range(0, many * lanes, lanes))
+            totals = begin_totals(part)
+            with e.loop(0, count) as t:
+                weigh(c, t, part, totals)
+            keep(c, part, totals)
+        for first, some in blocks:
             with e.when(e.builder.icmp_signed("<", first, eights)):
-                multiply(8, first, place_of(first), c, many)
-        with e.loop(e.add(begin, nv * e.lanes), eights, 8) as first:
-            multiply(8, first, place_of(first), c, nv, more=True)
+                multiply(height, first, place_of(first), c, some)
+        with e.loop(e.add(c, many * lanes), eights, height) as first:
+            multiply(height, first, place_of(first), c, many, more=True)
         first, (target, _), columns = eights, place_of(eights), e.times(vectors, e.lanes)
         for q in BLOCKS[1:]:
             bit = e.builder.and_(n, e.index(q))
             with e.when(e.builder.icmp_unsigned("!=", bit, e.index(0))):
-                multiply(q, first, (target, columns), c, nv)
+                multiply(q, first, (target, columns), c, many)
             first, target = e.add(first, bit), e.at(target, e.times(bit, columns))
 
-    for_vector_groups(e, vectors, group)
+    registers = e.times(vectors, e.lanes // lanes)
+    for_vector_groups(e, registers, lambda c, many: group(e.times(c, lanes), many))

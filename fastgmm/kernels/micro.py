@@ -17,15 +17,14 @@ kernel is in `twins.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
-from fastgmm.kernels.registers import COLUMNS, Part, parts
+from fastgmm.kernels.registers import Part, for_parts
 from fastgmm.kernels.simd import DOUBLE, I64, Emitter, Value, micro_apart
 
 V = 3
 BLOCKS = (8, 4, 2, 1)
 Block = Callable[[int, Value], None]
-Found: TypeAlias = list[tuple[Value, list[tuple[int, Value]]]]
 
 
 def for_row_blocks(e: Emitter, n: Value, body: Block, start: Any = None) -> None:
@@ -71,37 +70,40 @@ def centred(e: Emitter, x: Value, mean: Value, j: Any, n: Value) -> Value:
 
 
 def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value, n: Value, use: Any) -> None:
-    """y = W (x - mean) for one panel, W lower triangular; ``use(row, y)`` takes columns and registers of a row of y.
+    """y = W (x - mean) for one panel, W lower triangular; ``use(part, first, y)`` takes registers of some rows of y.
 
     The centred panel is written to `work` as its columns are first met, so centring costs no pass of its own.
     """
     narrow, width = e.narrow, V * e.lanes
 
     def block(q: int, first: Value) -> None:
-        coefficients = e.at(factor, block_offset(e, first, q))
-        for part in parts(e, q, V):
-            some(part, q, first, coefficients)
+        packed = e.at(factor, block_offset(e, first, q))
 
-    def some(part: Part, q: int, first: Value, coefficients: Value) -> None:
-        y = {r: [e.variable(narrow.zero()) for _ in part.columns] for r in part.rows}
+        def some(part: Part) -> None:
+            y = [[e.variable(narrow.zero()) for _ in part.columns] for _ in range(part.rows)]
+            begin, coefficients = e.add(first, part.row), e.at(packed, part.row)
 
-        def step(x: list[Value], j: Any, rows: range) -> None:
-            for r in rows:
-                w = narrow.broadcast(coefficients, e.add(e.times(j, q), r))
-                for v, total in enumerate(y[r]):
-                    e.set(total, narrow.fma(w, x[v], e.get(total)))
+            def step(x: list[Value], j: Any, rows: range) -> None:
+                for r in rows:
+                    w = narrow.broadcast(coefficients, e.add(e.times(j, q), r))
+                    for v, total in enumerate(y[r]):
+                        e.set(total, narrow.fma(w, x[v], e.get(total)))
 
-        with e.loop(0, e.add(first, part.rows.start)) as j:
-            step([narrow.load(work, e.add(e.times(j, width), c)) for c in part.columns], j, part.rows)
-        for jj in part.rows:
-            j = e.add(first, jj)
-            base = e.times(j, width)
-            x = [centred(narrow, narrow.load(panel, e.add(base, c)), mean, j, n) for c in part.columns]
-            for value, c in zip(x, part.columns, strict=True):
-                e.store(value, work, e.add(base, c))
-            step(x, j, range(jj, part.rows.stop))
-        for r in part.rows:
-            use(e.add(first, r), zip(part.columns, map(e.get, y[r]), strict=True))
+            with e.loop(0, begin) as j:
+                step([narrow.load(work, column(part, j, c)) for c in part.columns], j, range(part.rows))
+            for r in range(part.rows):
+                j = e.add(begin, r)
+                places = [column(part, j, c) for c in part.columns]
+                x = [centred(narrow, narrow.load(panel, place), mean, j, n) for place in places]
+                for value, place in zip(x, places, strict=True):
+                    e.store(value, work, place)
+                step(x, j, range(r, part.rows))
+            use(part, begin, [[e.get(total) for total in totals] for totals in y])
+
+        for_parts(e, q, V, some)
+
+    def column(part: Part, j: Value, c: int) -> Value:
+        return e.add(e.add(e.times(j, width), part.column), c)
 
     for_row_blocks(e, n, block)
 
@@ -121,16 +123,22 @@ def triangular_density(
     """out[row] = log_norm - |W (x_row - mean)|^2 / 2 for the rows of `count` panels."""
     narrow, width = e.narrow, V * e.lanes
     constant = narrow.broadcast(log_norm)
+    squares = e.room(V)
     with e.loop(0, count) as p:
-        squares = {c: e.variable(narrow.zero()) for c in range(0, width, narrow.lanes)}
+        for v in range(V):
+            e.store(e.zero(), squares, v * e.lanes)
 
-        def add(_row: Value, y: Iterable[tuple[int, Value]], squares: dict[int, Value] = squares) -> None:
-            for c, value in y:
-                e.set(squares[c], narrow.fma(value, value, e.get(squares[c])))
+        def add(part: Part, _first: Value, y: list[list[Value]]) -> None:
+            for v, c in enumerate(part.columns):
+                place = e.add(part.column, c)
+                total = narrow.load(squares, place)
+                for row in y:
+                    total = narrow.fma(row[v], row[v], total)
+                e.store(total, squares, place)
 
         triangular(e, e.at(panels, e.times(p, e.times(n, width))), mean, factor, work, n, add)
-        for c, square in squares.items():
-            value = narrow.fma(e.get(square), narrow.constant(-0.5), constant)
+        for c in range(0, width, narrow.lanes):
+            value = narrow.fma(narrow.load(squares, c), narrow.constant(-0.5), constant)
             e.store(value, out, e.add(e.times(p, width), c))
 
 
@@ -143,163 +151,13 @@ def whiten(
     with e.loop(0, count) as p:
         offset = e.times(p, e.times(n, width))
 
-        def keep(row: Value, y: Iterable[tuple[int, Value]], offset: Value = offset) -> None:
-            place = e.add(offset, e.times(row, width))
-            for c, value in y:
-                e.store(value, out, e.add(place, c))
+        def keep(part: Part, first: Value, y: list[list[Value]], offset: Value = offset) -> None:
+            start = e.add(offset, part.column)
+            for r, row in enumerate(y):
+                for c, value in zip(part.columns, row, strict=True):
+                    e.store(value, out, e.add(e.add(start, e.times(e.add(first, r), width)), c))
 
         triangular(e, e.at(panels, offset), mean, factor, work, n, keep)
-
-
-def over_pairs(
-    e: Emitter,
-    panel: Value,
-    n: Value,
-    k: Value,
-    term: Any,
-    use: Any,
-    ahead: Value | None = None,
-    unroll: int = 1,
-    columns: int = COLUMNS,
-) -> None:
-    """Sum over the features for every component and row of a panel; ``use(found)`` takes the sums of some of them.
-
-    `found` is a list of components and their sums, for each a list of where rows begin in the panel and a register.
-    ``term(where)`` reads the coefficients of a component and feature, at `where` of arrays that hold, for each block of
-    q components (`row_blocks` of K), the features in order, each as q numbers; it returns ``add(x, sum)``, the new sum.
-    Both are of the narrow emitter. At most `columns` registers of rows are beside one another: coefficients take some.
-    The Q rows that lie at `ahead` are asked for meanwhile, evenly spread: a CPU waits for at most 16 lines at a time.
-    Blocks of 8 components take `unroll` features a step.
-    """
-    narrow, width = e.narrow, V * e.lanes
-    share = e.builder.sdiv(e.add(k, 8 * width - 1), k)  # elements of those rows for a feature and 8 components
-    many = e.builder.icmp_signed(">", e.times(share, unroll), e.index(e.lanes))
-
-    def block(q: int, first: Value) -> None:
-        for number, part in enumerate(parts(e, q, V, columns)):
-            some(part, q, first, ahead if number == 0 else None)
-
-    def some(part: Part, q: int, first: Value, ahead: Value | None) -> None:
-        base = e.times(first, n)
-        sums = {r: [e.variable(narrow.zero()) for _ in part.columns] for r in part.rows}
-        start = None if ahead is None else e.at(ahead, e.builder.sdiv(e.times(base, width), k))
-
-        def step(j: Value, features: int, *, often: bool = True) -> None:
-            values, at = e.at(panel, e.times(j, width)), e.add(base, e.times(j, q))
-            if start is not None:
-                place = e.at(start, e.times(j, share))
-                for u in range(2 * features if often else 1):
-                    e.prefetch(place, u * e.lanes)
-            for u in range(features):
-                x = [narrow.load(values, u * width + c) for c in part.columns]
-                for r in part.rows:
-                    add = term(e.add(at, u * q + r))
-                    for value, total in zip(x, sums[r], strict=True):
-                        e.set(total, add(value, e.get(total)))
-
-        some = unroll if q == BLOCKS[0] else 1
-        whole = n if some == 1 else e.builder.and_(n, e.index(-some))
-        if start is None or q < BLOCKS[0]:
-            with e.loop(0, whole, some) as j:
-                step(j, some)
-        else:  # one request a step does where a line of those rows lasts for a step; no branch in the loop itself
-            with e.builder.if_else(many) as (yes, no):
-                with yes, e.loop(0, whole, some) as j:
-                    step(j, some)
-                with no, e.loop(0, whole, some) as j:
-                    step(j, some, often=False)
-        if some > 1:
-            with e.loop(whole, n) as j:
-                step(j, 1)
-        use([(e.add(first, r), list(zip(part.columns, map(e.get, sums[r]), strict=True))) for r in part.rows])
-
-    for_row_blocks(e, k, block)
-
-
-def distances(e: Emitter, panel: Value, means: Value, scales: Value | None, n: Value, k: Value, use: Any) -> None:
-    """Squared distances of a panel's rows from all components; see `over_pairs`.
-
-    `scales` are 1/std, for diagonal covariances; for float32 the low parts of the means follow in an array of their
-    shape.
-    """
-    low = e.times(n, k)
-    narrow = e.narrow
-
-    def term(where: Value) -> Any:
-        mean = narrow.broadcast(means, where)
-        rest = None if e.real == DOUBLE else narrow.broadcast(means, e.add(where, low))
-        scale = None if scales is None else narrow.broadcast(scales, where)
-
-        def add(x: Value, total: Value) -> Value:
-            u = e.minus(x, mean)
-            u = u if rest is None else e.minus(u, rest)
-            u = u if scale is None else e.mul(u, scale)
-            return narrow.fma(u, u, total)
-
-        return add
-
-    over_pairs(e, panel, n, k, term, use, columns=2)
-
-
-@micro_apart
-def diagonal_density(
-    e: Emitter,
-    panels: Value,
-    count: Value,
-    means: Value,
-    scales: Value,
-    log_norm: Value,
-    n: Value,
-    k: Value,
-    out: Value,
-    stride: Value,
-) -> None:
-    """out[component, row] = log_norm - |scale * (x_row - mean)|^2 / 2 for the rows of `count` panels."""
-    narrow, width = e.narrow, V * e.lanes
-    with e.loop(0, count) as p:
-
-        def use(found: Found, p: Value = p) -> None:
-            for component, sums in found:
-                place = e.add(e.times(component, stride), e.times(p, width))
-                constant = narrow.broadcast(log_norm, component)
-                for c, d in sums:
-                    e.store(narrow.fma(d, narrow.constant(-0.5), constant), out, e.add(place, c))
-
-        distances(e, e.at(panels, e.times(p, e.times(n, width))), means, scales, n, k, use)
-
-
-@micro_apart
-def scalar_density(
-    e: Emitter,
-    panels: Value,
-    count: Value,
-    means: Value,
-    scales: Value,
-    log_norm: Value,
-    n: Value,
-    k: Value,
-    out: Value,
-    squares: Value,
-    stride: Value,
-) -> None:
-    """out[component, row] = log_norm - (scale * |x_row - mean|)^2 / 2; one scale a component.
-
-    squares[component, row] = |x_row - mean|^2.
-    """
-    narrow, width = e.narrow, V * e.lanes
-    with e.loop(0, count) as p:
-
-        def use(found: Found, p: Value = p) -> None:
-            for component, sums in found:
-                scale, constant = narrow.broadcast(scales, component), narrow.broadcast(log_norm, component)
-                start = e.add(e.times(component, stride), e.times(p, width))
-                for c, d in sums:
-                    # scale twice, so that neither the square of a scale nor that of a distance has to be representable
-                    value = narrow.fma(e.mul(e.mul(d, scale), scale), narrow.constant(-0.5), constant)
-                    e.store(value, out, e.add(start, c))
-                    e.store(d, squares, e.add(start, c))
-
-        distances(e, e.at(panels, e.times(p, e.times(n, width))), means, None, n, k, use)
 
 
 @micro_apart
@@ -319,15 +177,15 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
 
         def group(c: Value, nv: int) -> None:
             begin = e.times(c, e.lanes)
-            places = [e.at(target, e.add(e.times(columns, r), begin)) for r in range(q)]
 
-            def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
+            def operands(t: Value, part: Part) -> tuple[list[Value], Iterable[Value]]:
                 row = e.at(z, e.times(t, stride))
-                left, right = e.at(row, first), e.at(row, begin)
-                return [narrow.load(right, i) for i in part.columns], [narrow.broadcast(left, r) for r in part.rows]
+                left, right = e.at(row, e.add(first, part.row)), e.at(row, e.add(begin, part.column))
+                return [narrow.load(right, c) for c in part.columns], (
+                    narrow.broadcast(left, r) for r in range(part.rows)
+                )
 
-            for part in parts(e, q, nv):
-                sums_of_products(e, part, places, count, operands)
+            sums_of_products(e, q, nv, e.at(target, begin), columns, count, operands)
 
         for_vector_groups(e, vectors, group)
         e.set(size, e.add(e.get(size), e.times(columns, q)))
@@ -335,23 +193,37 @@ def rank_update(e: Emitter, z: Value, count: Value, n: Value, stride: Value, mom
     for_row_blocks(e, n, block)
 
 
-def sums_of_products(e: Emitter, part: Part, places: list[Value], count: Value, operands: Any, unroll: int = 1) -> None:
-    """Add to a part of a block of sums, float64, at `places` one address a row, a product for each of `count` steps.
+def sums_of_products(
+    e: Emitter, q: int, nv: int, target: Value, step: Value, count: Value, operands: Any, unroll: int = 1
+) -> None:
+    """Add to q rows, `step` elements apart, of nv vectors of sums at `target`, float64, `count` products each.
 
-    ``operands(t, part)`` gives the registers of step t and what multiplies them, a vector for each row of the part.
-    `unroll` steps, a divisor of `count`, go together.
+    See `sum_part` for `operands` and `unroll`.
+    """
+    for_parts(e, q, nv, lambda part: sum_part(e, part, target, step, count, operands, unroll))
+
+
+def sum_part(e: Emitter, part: Part, target: Value, step: Value, count: Value, operands: Any, unroll: int = 1) -> None:
+    """`sums_of_products` for a part of a block.
+
+    ``operands(t, part)`` gives the registers of product t and what multiplies them, a vector for each row of the part,
+    one after the other: those that wait take registers. `unroll` steps, a divisor of `count`, go together, but where
+    sums take most registers: there the compiler, left to itself, keeps them in place.
     """
     narrow = e.narrow
-    sums = {r: [e.variable(begun_sum(narrow, places[r], c)) for c in part.columns] for r in part.rows}
+    unroll = unroll if narrow is e else 1
+    place = e.at(target, e.add(e.times(step, part.row), part.column))
+    rows = [e.at(place, e.times(step, r)) for r in range(part.rows)]
+    sums = [[e.variable(begun_sum(narrow, row, c)) for c in part.columns] for row in rows]
     with e.loop(0, count, unroll) as start:
         for u in range(unroll):
-            right, left = operands(e.add(start, u) if u else start, part)
-            for a, totals in zip(left, sums.values(), strict=True):
+            right, left = operands(e.add(start, u), part)
+            for a, totals in zip(left, sums, strict=True):
                 for x, total in zip(right, totals, strict=True):
                     e.set(total, narrow.fma(a, x, e.get(total)))
-    for r, totals in sums.items():
+    for row, totals in zip(rows, sums, strict=True):
         for total, c in zip(totals, part.columns, strict=True):
-            keep_sum(narrow, e.get(total), places[r], c)
+            keep_sum(narrow, e.get(total), row, c)
 
 
 def add_to(e: Emitter, value: Value, target: Value, index: Any) -> None:

@@ -11,10 +11,12 @@ for, so that little leaves the first-level cache. `programs.py` says how near is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastgmm.kernels.micro import Block, Found, V, block_offset, for_row_blocks, over_pairs, sums_of_products
-from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, sums_of_products
+from fastgmm.kernels.pairs import numbered, over_pairs
+from fastgmm.kernels.registers import Part, for_parts
 from fastgmm.kernels.simd import Emitter, Value, micro_apart
 
 LARGE = 4  # vectors of a row that `weighted_sums` takes at a time, if it can
@@ -58,7 +60,7 @@ def shifted_density(
     numbers are asked for.
     """
     narrow, width = e.narrow, V * e.lanes
-    constant = narrow.broadcast(log_norm)
+    constant, squares = narrow.broadcast(log_norm), e.room(V)
     begins = e.builder.icmp_signed("==", before, e.index(0))
     none, all_of_them = narrow.constant(float("-inf")), narrow.constant(float("inf"))
     highest = e.builder.select(begins, none, all_of_them)  # of the tops so far
@@ -67,42 +69,48 @@ def shifted_density(
         panel, next_rows = e.at(panels, place), e.at(ahead, place)
         with e.loop(0, share, e.lanes) as i:
             e.prefetch(next_rows, i)
-        squares = {c: e.variable(narrow.zero()) for c in range(0, width, narrow.lanes)}
+        for v in range(V):
+            e.store(e.zero(), squares, v * e.lanes)
 
-        def some(part: Part, q: int, first: Value, panel: Value = panel, squares: dict[int, Value] = squares) -> None:
-            coefficients = e.at(factor, block_offset(e, first, q))
-            starts = [(r, narrow.broadcast(shift, e.add(first, r))) for r in part.rows]
-            y = {r: [e.variable(start) for _ in part.columns] for r, start in starts}
+        def block(q: int, first: Value, panel: Value = panel) -> None:
+            packed = e.at(factor, block_offset(e, first, q))
 
-            def step(columns: Value, weights: Value, j: Any, rows: range) -> None:
-                x = [narrow.load(columns, e.add(e.times(j, width), c)) for c in part.columns]
-                for r in rows:
-                    w = narrow.broadcast(weights, e.add(e.times(j, q), r))
-                    for value, total in zip(x, y[r], strict=True):
-                        e.set(total, narrow.fma(w, value, e.get(total)))
+            def some(part: Part) -> None:
+                begin, coefficients = e.add(first, part.row), e.at(packed, part.row)
+                begun = [narrow.broadcast(shift, e.add(begin, r)) for r in range(part.rows)]
+                y = [[e.variable(value) for _ in part.columns] for value in begun]
+                source = e.at(panel, part.column)
 
-            def add_square(r: int) -> None:
-                for c, total in zip(part.columns, y[r], strict=True):
-                    e.set(squares[c], narrow.fma(e.get(total), e.get(total), e.get(squares[c])))
+                def step(columns: Value, weights: Value, j: Any, rows: range) -> None:
+                    x = [narrow.load(columns, e.add(e.times(j, width), c)) for c in part.columns]
+                    for r in rows:
+                        w = narrow.broadcast(weights, e.add(e.times(j, q), r))
+                        for value, total in zip(x, y[r], strict=True):
+                            e.set(total, narrow.fma(w, value, e.get(total)))
 
-            begin, end = part.rows.start, part.rows.stop
-            with e.loop(0, e.add(first, begin) if begin else first) as j:
-                step(panel, coefficients, j, part.rows)
-            columns, weights = e.at(panel, e.times(first, width)), e.at(coefficients, e.times(first, q))
-            for j in part.rows:
-                step(columns, weights, j, range(j, end))
-                if j > begin:  # not all at the end: each addition waits for the one before
-                    add_square(j - 1)
-            add_square(end - 1)
+                def add_square(r: int) -> None:
+                    for total, square in zip(y[r], found, strict=True):
+                        e.set(square, narrow.fma(e.get(total), e.get(total), e.get(square)))
 
-        def block(q: int, first: Value, some: Any = some) -> None:
-            for part in parts(e, q, V):
-                some(part, q, first)
+                with e.loop(0, begin) as j:
+                    step(source, coefficients, j, range(part.rows))
+                places = [e.add(part.column, c) for c in part.columns]
+                found = [e.variable(narrow.load(squares, place)) for place in places]
+                columns, weights = e.at(source, e.times(begin, width)), e.at(coefficients, e.times(begin, q))
+                for j in range(part.rows):
+                    step(columns, weights, j, range(j, part.rows))
+                    if j > 0:  # not all at the end: each addition waits for the one before
+                        add_square(j - 1)
+                add_square(part.rows - 1)
+                for square, place in zip(found, places, strict=True):
+                    e.store(e.get(square), squares, place)
+
+            for_parts(e, q, V, some)
 
         for_row_blocks(e, n, block)
-        for c, square in squares.items():
+        for c in range(0, width, narrow.lanes):
             row = e.add(e.times(p, width), c)
-            value = narrow.fma(e.get(square), narrow.constant(-0.5), constant)
+            value = narrow.fma(narrow.load(squares, c), narrow.constant(-0.5), constant)
             e.store(value, out, row)
             top = narrow.load(tops, row)
             e.store(e.maximum(value, e.select(e.compare("<", top, highest), top, highest)), tops, row)
@@ -117,16 +125,17 @@ def writer(e: Emitter, row: Value, density: Any, out: Value, stride: Value, tops
     for c in range(0, V * e.lanes, narrow.lanes):
         e.store(narrow.constant(float("-inf")), tops, e.add(row, c))
 
-    def use(found: Found) -> None:
-        largest = {c: narrow.load(tops, e.add(row, c)) for c, _ in found[0][1]}
-        for component, sums in found:
-            result, start = density(component), e.add(e.times(component, stride), row)
-            for c, value in sums:
-                x = result(e.add(row, c), value)
-                e.store(x, out, e.add(start, c))
-                largest[c] = e.maximum(x, largest[c])
-        for c, value in largest.items():
-            e.store(value, tops, e.add(row, c))
+    def use(part: Part, first: Value, sums: list[list[Value]]) -> None:
+        places = [e.add(e.add(row, part.column), c) for c in part.columns]
+        largest = [narrow.load(tops, place) for place in places]
+        for component, found in numbered(e, first, sums):
+            result, start = density(component), e.times(component, stride)
+            for i, (place, value) in enumerate(zip(places, found, strict=True)):
+                x = result(place, value)
+                e.store(x, out, e.add(start, place))
+                largest[i] = e.maximum(x, largest[i])
+        for value, place in zip(largest, places, strict=True):
+            e.store(value, tops, place)
 
     return use
 
@@ -240,7 +249,8 @@ def weighted_sums(
 ) -> None:
     """out[component] += sum over rows of resp[component, row] * row; `out` is float64, (K, padded).
 
-    Six components times four vectors stay in registers, or eight times three where the width asks for it.
+    Six components times four vectors stay in registers, or eight times three where the width asks for it, or parts of
+    these.
     """
     narrow = e.narrow
 
@@ -250,17 +260,16 @@ def weighted_sums(
         def block(q: int, first: Value) -> None:
             weights = e.at(resp, e.times(first, stride))
             target = e.at(out, e.add(e.times(first, padded), column))
-            places = [e.at(target, e.times(padded, r)) for r in range(q)]
 
-            def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
-                row = e.at(rows, e.add(e.times(t, padded), column))
-                left = [narrow.broadcast(weights, e.add(e.times(stride, r), t)) for r in part.rows]
-                return [narrow.load(row, i) for i in part.columns], left
+            def operands(t: Value, part: Part) -> tuple[list[Value], Iterable[Value]]:
+                row = e.at(rows, e.add(e.add(e.times(t, padded), column), part.column))
+                some = e.at(weights, e.times(stride, part.row))
+                left = (narrow.broadcast(some, e.add(e.times(stride, r), t)) for r in range(part.rows))
+                return [narrow.load(row, c) for c in part.columns], left
 
-            for part in parts(e, q, nv):
-                sums_of_products(e, part, places, count, operands)
+            sums_of_products(e, q, nv, target, padded, count, operands)
 
-        if nv < LARGE:
+        if nv <= V:
             for_row_blocks(e, k, block)
             return
         for_pieces(e, e.builder.lshr(k, e.index(1)), 3, lambda q, first: block(2 * q, e.times(first, 2)))
@@ -268,4 +277,5 @@ def weighted_sums(
         with e.when(e.builder.icmp_unsigned("!=", odd, e.index(0))):
             block(1, e.builder.sub(k, odd))
 
-    for_pieces(e, e.builder.udiv(padded, e.index(e.lanes)), LARGE, group)
+    large = LARGE if narrow is e else V
+    for_pieces(e, e.builder.udiv(padded, e.index(e.lanes)), large, group)

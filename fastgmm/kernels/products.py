@@ -19,13 +19,13 @@ right side for each. `layout.product_vectors` lists the pieces, with an example.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from llvmlite import ir
 
 from fastgmm.kernels.layout import Piece
 from fastgmm.kernels.micro import BLOCKS, V, for_row_blocks, sums_of_products
-from fastgmm.kernels.registers import Part, parts
+from fastgmm.kernels.registers import Part
 from fastgmm.kernels.simd import I32, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
@@ -161,29 +161,27 @@ def product_moments(
         """The sums of nv vectors of products, for q components."""
         weights = e.at(resp, e.times(first, stride))
         target = e.at(out, e.add(e.times(first, step), e.times(first_vector, e.lanes)))
-        places = [e.at(target, e.times(step, r)) for r in range(q)]
         given = sides(first_vector) if forms else []
 
-        def operands(t: Value, part: Part) -> tuple[list[Value], list[Value]]:
-            row = e.at(buffer, e.times(t, V * e.lanes))
-            if forms and part.rows.start == 0:
-                place, x = e.times(t, row_length), []
-                for column in part.columns:
-                    v, lane = divmod(column, e.lanes)
-                    one, other = (narrow.load(side, e.add(place, lane)) for side in given[v])
-                    x.append(e.mul(one, other))
-                    e.store(x[-1], row, column)
+        def operands(t: Value, part: Part) -> tuple[list[Value], Iterable[Value]]:
+            row = e.at(buffer, e.add(e.times(t, V * e.lanes), part.column))
+            if forms:
+                place = e.times(t, row_length)
+                x = [e.mul(e.load(one, place), e.load(other, place)) for one, other in given]
+                for v in range(nv):
+                    e.store(x[v], row, v * e.lanes)
             else:
-                x = [narrow.load(row, column) for column in part.columns]
-            return x, [narrow.broadcast(weights, e.add(e.times(stride, r), t)) for r in part.rows]
+                x = [narrow.load(row, c) for c in part.columns]
+            some = e.at(weights, e.times(stride, part.row))
+            return x, (narrow.broadcast(some, e.add(e.times(stride, r), t)) for r in range(part.rows))
 
         # what is left of a number of components need not be as fast; to form products takes all registers for addresses
         unroll = UNROLL if q == BLOCKS[0] and not forms else 1
-        for part in parts(e, q, nv):
-            sums_of_products(e, part, places, count, operands, unroll)
+        sums_of_products(e, q, nv, target, step, count, operands, unroll)
 
+    may_form = FORMING if narrow is e else ()  # as for a part of a block there are no registers for sides and sums
     forming = e.index(0)  # the first block's components, if they are enough
-    for q in reversed(FORMING):
+    for q in reversed(may_form):
         forming = e.builder.select(e.builder.icmp_signed(">=", k, e.index(q)), e.index(q), forming)
     with e.loop(0, length, V) as c:
         rest = e.builder.sub(length, c)
@@ -197,7 +195,7 @@ def product_moments(
         aside = e.builder.and_(alone, room)
         with e.builder.if_else(aside) as (then, otherwise):
             with then:
-                for q in FORMING:
+                for q in may_form:
                     with e.when(e.builder.icmp_signed("==", e.index(q), forming)):
                         block(q, e.index(0), c, V, forms=True)
             with otherwise, e.loop(begin, end) as piece:

@@ -84,6 +84,8 @@ class Emitter:
 
     def add(self, a: Any, b: Any) -> Value:
         """Integer a + b."""
+        if isinstance(b, int) and b == 0:
+            return self.index(a)
         return self.builder.add(self.index(a), self.index(b))
 
     def times(self, a: Any, b: Any) -> Value:
@@ -102,6 +104,21 @@ class Emitter:
             _,
         ):
             yield i
+
+    @contextlib.contextmanager
+    def steps(self, stop: int, step: int) -> Iterator[Any]:
+        """``for i in range(0, stop, step)`` that is written once; without a loop where there is one step: i is 0."""
+        with contextlib.nullcontext(0) if step >= stop else self.loop(0, self.hidden(stop), step) as i:
+            yield i
+
+    def hidden(self, value: int) -> Value:
+        """A number that the compiler does not know: it then unrolls no loop that ends there."""
+        return self.builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [self.index(value)], side_effect=False)
+
+    def room(self, vectors: int) -> Value:
+        """Address of room for so many vectors, of the function's own; where indices are constant, registers."""
+        kind = ir.ArrayType(self.real, vectors * self.lanes)
+        return self.builder.gep(cgutils.alloca_once(self.builder, kind), [self.index(0), self.index(0)])
 
     @contextlib.contextmanager
     def when(self, condition: Value) -> Iterator[None]:

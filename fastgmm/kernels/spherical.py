@@ -13,7 +13,7 @@ decides), so are the distances: with u = x - c, m = mu_k - c, q = |u|^2 - 2 u.m 
 from __future__ import annotations
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, near, normalise, tile
+from fastgmm.kernels import near, normalise, pairs, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
 from fastgmm.kernels.workspace import (
@@ -35,7 +35,7 @@ def spherical_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  
     means, scales, log_norm = parameters(table, tag)
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
-        micro.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
+        pairs.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             tile.centre_rows(ws.rows, pointer(table[a.WIDE_MEANS], tag), table[a.PADDED], total)
@@ -55,7 +55,7 @@ def assign_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # N
     means, scales, log_norm = parameters(table, tag)
     for first in range(begin, end, TILE):
         count, panels, total = load_tile(table, first, end, tag, ws)
-        micro.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
+        pairs.scalar_density(ws.panels, panels, means, scales, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_labels(table, first, count, total, ws, slot)
         if table[a.MODE] == a.ASSIGN:
             tile.centre_rows(ws.rows, pointer(table[a.WIDE_MEANS], tag), table[a.PADDED], total)

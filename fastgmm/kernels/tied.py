@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 
 from fastgmm.kernels import arguments as a
-from fastgmm.kernels import micro, near, tile
+from fastgmm.kernels import micro, near, pairs, tile
 from fastgmm.kernels.arguments import TILE, at, pointer
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.near_tiles import begin_tile, exponentials, finish_near, load_panel, near_rows, rows_ahead
@@ -52,7 +52,7 @@ def tied_block(table, item, worker, tag):  # type: ignore[no-untyped-def]  # Num
     ones = pointer(table[a.SCALES], tag)
     for first in range(begin, end, TILE):
         count, panels, total = load_white(table, first, end, tag, ws, factor)
-        micro.scalar_density(ws.white, panels, means, ones, log_norm, d, k, ws.resp, ws.squares, TILE)
+        pairs.scalar_density(ws.white, panels, means, ones, log_norm, d, k, ws.resp, ws.squares, TILE)
         finish_tile(table, first, count, total, tag, ws, slot)
         if table[a.MODE] == a.FIT:
             common_moments(table, total, ws, slot)
