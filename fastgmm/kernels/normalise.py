@@ -6,6 +6,9 @@ that halves their number with every step, where eight times log2(lanes) addition
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fastgmm.kernels.registers import joined
 from fastgmm.kernels.simd import Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
@@ -40,25 +43,35 @@ def emit(
     sums: Value | None,
 ) -> None:
     """resp *= scale; weights[component] += sum over rows and, where there are norms, sums += that of resp * norms."""
+    narrow = e.narrow
+    halves = range(0, e.lanes, narrow.lanes)  # of a vector, in registers
+    kinds = 1 if norms is None else 2
+
+    def some(rows: list[Value], places: Sequence[int]) -> list[list[list[Value]]]:
+        """For each kind of sum, row and register of a vector what it comes to."""
+        sums = [[[e.variable(narrow.zero()) for _ in places] for _ in rows] for _ in range(kinds)]
+        with e.loop(0, count, e.lanes) as begin:
+            for i, t in enumerate(e.add(begin, place) for place in places):
+                factor = narrow.load(scale, t)
+                norm = None if norms is None else narrow.load(norms, t)
+                shares = [e.mul(narrow.load(row, t), factor) for row in rows]
+                for number, (row, r) in enumerate(zip(rows, shares, strict=True)):
+                    e.store(r, row, t)
+                    own = [of_kind[number][i] for of_kind in sums]
+                    e.set(own[0], e.plus(e.get(own[0]), r))
+                    if norm is not None:
+                        e.set(own[1], narrow.fma(norm, r, e.get(own[1])))
+        return [[[e.get(total) for total in own] for own in of_kind] for of_kind in sums]
 
     def block(first: Value, size: int) -> None:
         rows = [e.at(resp, e.times(e.add(first, i), stride)) for i in range(size)]
-        total = [e.variable(e.zero()) for _ in rows]
-        weighed = [e.variable(e.zero()) for _ in rows] if norms is not None else []
-        with e.loop(0, count, e.lanes) as t:
-            factor = e.load(scale, t)
-            norm = None if norms is None else e.load(norms, t)
-            r = [e.mul(e.load(row, t), factor) for row in rows]
-            for i, row in enumerate(rows):
-                e.store(r[i], row, t)
-                e.set(total[i], e.plus(e.get(total[i]), r[i]))
-                if norm is not None:
-                    e.set(weighed[i], e.fma(norm, r[i], e.get(weighed[i])))
-        for found, target in ((total, weights), (weighed, sums)):
-            values = [e.get(value) for value in found]
-            if len(values) == GROUP:
+        # eight sums of a vector are too many for the registers where these are smaller
+        parts = [some(rows, [place]) for place in halves] if size == GROUP else [some(rows, halves)]
+        for kind, target in zip(range(kinds), (weights, sums), strict=False):
+            values = [joined(e, [x for part in parts for x in part[kind][i]]) for i in range(size)]
+            if size == GROUP:
                 add_totals(e, values, target, first)
-            elif values:
+            else:
                 add_total(e, values[0], target, first)
 
     whole = e.builder.and_(k, e.index(-GROUP))

@@ -8,6 +8,7 @@ run over samples throughout and nothing is gathered. Components near one another
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from fastgmm.kernels import arguments as a
@@ -16,6 +17,7 @@ from fastgmm.kernels._jit import inlined
 from fastgmm.kernels.arguments import TILE, at, float64_pointer, pointer
 from fastgmm.kernels.micro import V, centred
 from fastgmm.kernels.near_small import ask_ahead, beside
+from fastgmm.kernels.registers import joined
 from fastgmm.kernels.simd import VECTOR_BYTES, Emitter, Value, micro
 from fastgmm.kernels.tile import add_total
 from fastgmm.kernels.workspace import (
@@ -127,27 +129,34 @@ def make_moments(d: int) -> Any:
         first: Value,
         second: Value,
     ) -> None:
-        s0 = e.variable(e.zero())
-        s1 = [e.variable(e.zero()) for _ in range(d)]
-        s2 = [[e.variable(e.zero()) for _ in range(i + 1)] for i in range(d)]
-        with e.loop(0, count, V * e.lanes) as begin:
-            places = [e.add(begin, v * e.lanes) for v in range(V)]
-            shares = [e.mul(e.load(resp, t), e.load(scale, t)) for t in places]
-            together = functools.reduce(e.plus, shares)
-            e.set(s0, e.plus(together, e.get(s0)))
-            with e.when(e.any(e.compare(">", together, e.zero()))):
-                for t, r in zip(places, shares, strict=True):
-                    u = [centred(e, e.load(columns, e.add(t, j * TILE)), mean, j, e.index(d)) for j in range(d)]
-                    for i in range(d):
-                        x = e.mul(r, u[i])
-                        e.set(s1[i], e.plus(x, e.get(s1[i])))
-                        for j in range(i + 1):
-                            e.set(s2[i][j], e.fma(x, u[j], e.get(s2[i][j])))
-        add_total(e, e.get(s0), weight, e.index(0))
-        for i in range(d):
-            add_total(e, e.get(s1[i]), first, e.index(i))
-            for j in range(i + 1):
-                add_total(e, e.get(s2[i][j]), second, e.index(i * (i + 1) // 2 + j))
+        narrow = e.narrow
+
+        def some(h: int) -> list[Value]:
+            s0 = e.variable(narrow.zero())
+            s1 = [e.variable(narrow.zero()) for _ in range(d)]
+            s2 = [[e.variable(narrow.zero()) for _ in range(i + 1)] for i in range(d)]
+            with e.loop(0, count, V * e.lanes) as begin:
+                places = [e.add(begin, v * e.lanes + h) for v in range(V)]
+                shares = [e.mul(narrow.load(resp, t), narrow.load(scale, t)) for t in places]
+                together = functools.reduce(e.plus, shares)
+                e.set(s0, e.plus(together, e.get(s0)))
+                with e.when(narrow.any(e.compare(">", together, narrow.zero()))):
+                    for t, r in zip(places, shares, strict=True):
+                        x = [narrow.load(columns, e.add(t, j * TILE)) for j in range(d)]
+                        u = [centred(narrow, x[j], mean, j, e.index(d)) for j in range(d)]
+                        for i in range(d):
+                            weighted = e.mul(r, u[i])
+                            e.set(s1[i], e.plus(weighted, e.get(s1[i])))
+                            for j in range(i + 1):
+                                e.set(s2[i][j], narrow.fma(weighted, u[j], e.get(s2[i][j])))
+            return [e.get(total) for total in (s0, *s1, *itertools.chain(*s2))]
+
+        # of each register of a vector the sums apart: all of them are too many where registers are small
+        found = [some(h) for h in range(0, e.lanes, narrow.lanes)]
+        sums = [joined(e, list(pieces)) for pieces in zip(*found, strict=True)]
+        places = [(weight, 0), *((first, i) for i in range(d)), *((second, i) for i in range(d * (d + 1) // 2))]
+        for total, (target, i) in zip(sums, places, strict=True):
+            add_total(e, total, target, e.index(i))
 
     return moments
 
