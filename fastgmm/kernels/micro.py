@@ -69,6 +69,11 @@ def centred(e: Emitter, x: Value, mean: Value, j: Any, n: Value) -> Value:
     return value if e.real == DOUBLE else e.minus(value, e.broadcast(mean, e.add(j, n)))
 
 
+def steps_at_once(e: Emitter, q: int) -> int:
+    """How many columns before a part of a block of q rows go together: a divisor of their number."""
+    return 1 if e.narrow is e else min(4, 2 * q)
+
+
 def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value, n: Value, use: Any) -> None:
     """y = W (x - mean) for one panel, W lower triangular; ``use(part, first, y)`` takes registers of some rows of y.
 
@@ -89,8 +94,10 @@ def triangular(e: Emitter, panel: Value, mean: Value, factor: Value, work: Value
                     for v, total in enumerate(y[r]):
                         e.set(total, narrow.fma(w, x[v], e.get(total)))
 
-            with e.loop(0, begin) as j:
-                step([narrow.load(work, column(part, j, c)) for c in part.columns], j, range(part.rows))
+            several = steps_at_once(e, q)
+            with e.loop(0, begin, several) as j:
+                for i in (e.add(j, u) for u in range(several)):
+                    step([narrow.load(work, column(part, i, c)) for c in part.columns], i, range(part.rows))
             for r in range(part.rows):
                 j = e.add(begin, r)
                 places = [column(part, j, c) for c in part.columns]

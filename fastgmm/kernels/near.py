@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, sums_of_products
+from fastgmm.kernels.micro import Block, V, block_offset, for_row_blocks, steps_at_once, sums_of_products
 from fastgmm.kernels.pairs import numbered, over_pairs
 from fastgmm.kernels.registers import Part, for_parts
 from fastgmm.kernels.simd import Emitter, Value, micro_apart
@@ -92,8 +92,10 @@ def shifted_density(
                     for total, square in zip(y[r], found, strict=True):
                         e.set(square, narrow.fma(e.get(total), e.get(total), e.get(square)))
 
-                with e.loop(0, begin) as j:
-                    step(source, coefficients, j, range(part.rows))
+                several = steps_at_once(e, q)
+                with e.loop(0, begin, several) as j:
+                    for u in range(several):
+                        step(source, coefficients, e.add(j, u), range(part.rows))
                 places = [e.add(part.column, c) for c in part.columns]
                 found = [e.variable(narrow.load(squares, place)) for place in places]
                 columns, weights = e.at(source, e.times(begin, width)), e.at(coefficients, e.times(begin, q))
