@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba.core.registry import cpu_target
 
-from fastgmm.kernels import entry, gram, layout, micro, near, near_twins, pairs, products, softmax, tile
+from fastgmm.kernels import gram, layout, micro, near, near_twins, pairs, products, softmax, tile
 from fastgmm.kernels.registers import COLUMNS, Part, Registers, evenly, for_parts, registers_of
 from fastgmm.kernels.simd import DOUBLE, FLOAT, VECTOR_BYTES, Emitter, micro_apart
 from tests.test_kernels import (
@@ -234,24 +234,6 @@ def test_sums_of_rows(registers, dtype):
         left = {5: np.empty(0, int), 7: np.unique(layout._moment_places(d, np.dtype(dtype).itemsize))}
         given = p.resp[0], panels, 24, d, step, work, sums[0], p.moments
         assert_same_bits(gram.gram, registers, *given, left=left)
-
-
-@dtypes
-@others
-def test_rows_that_come_in_and_are_gathered(registers, dtype):
-    for d, k in SHAPES:
-        p = problem(d, k, dtype)
-        centre, panel = layout.split(p.rng.normal(size=d) + 3.0, dtype, p.padded), width(dtype)
-        rows, panels = np.zeros_like(p.rows), np.zeros((TILE // panel, d, panel), dtype)
-        for centred in (0, 1):
-            given = (p.rows[: panel + 1, :d].copy(), d, p.padded, panel + 1, 2 * panel, centred, centre)
-            assert_same_bits(entry.enter_rows, registers, *given, rows, panels)
-            assert_same_bits(entry.enter_panels, registers, *given, panels)
-        live, stride = np.sort(p.rng.permutation(TILE)[:23]).astype(np.int32), p.padded + p.lanes
-        sums, z = p.rng.normal(size=(2, p.padded)), np.zeros((TILE, stride), dtype)
-        given = (p.rows, live, p.resp[0], 23, p.padded, centre)
-        assert_same_bits(micro.gather, registers, *given, z, stride, sums[0])
-        assert_same_bits(micro.diagonal_moments, registers, *given, sums[0], sums[1])
 
 
 @dtypes
