@@ -17,13 +17,13 @@ import numpy as np
 
 from benchmarks.data import SMALL, Case, build
 from benchmarks.kernels import bind
-from benchmarks.record import HERE, circumstances, load, save
+from benchmarks.record import FIGURES, HERE, circumstances, folder, load, save
 
 D = 8
 ROWS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 COMPONENTS = (2, 4, 8, 16, 32, 64, 128, 256)
 AT = {"N": 100_000, "K": 16}  # the other size, while one grows
-IMAGE = HERE.parent / "docs" / "images" / "growth.png"
+IMAGES = HERE.parent / "docs" / "images"
 
 
 def passes(case: Case, X: np.ndarray):
@@ -108,8 +108,8 @@ def plot(figures: dict[str, Any]) -> None:
             axis.set_xscale("log", base=2)
             axis.set_xticks(sizes, [str(k) for k in sizes])
     axes[0].legend(loc="upper right", fontsize="small")
-    IMAGE.parent.mkdir(exist_ok=True)
-    fig.savefig(IMAGE, dpi=110)
+    IMAGES.mkdir(exist_ok=True)
+    fig.savefig(IMAGES / ("growth.png" if folder() == FIGURES else f"growth-{folder().name}.png"), dpi=110)
     plt.close(fig)
 
 

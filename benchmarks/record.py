@@ -6,6 +6,7 @@ a docs page. So a table can be pasted again without measuring, and the page says
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -13,16 +14,20 @@ import platform
 import statistics
 import subprocess
 import textwrap
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures"
+NARROW = FIGURES / "avx2"
 WIDTH = 125
 PAGE = HERE.parent / "docs" / "benchmarks.md"
+PAGES = {FIGURES: PAGE, NARROW: PAGE.with_name("benchmarks-avx2.md")}
+"""Where the figures of machines with vectors of 64 bytes are, and of all others; and the pages that show them."""
 
 
 def cpu() -> str:
@@ -84,17 +89,35 @@ def median_ratio(theirs: Mapping[str, float], ours: Mapping[str, float]) -> floa
     return statistics.median(theirs[r] / ours[r] for r in common)
 
 
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+def folder() -> Path:
+    """Return where the figures of this machine's kind are, or those `figures_of` asks for."""
+    return _folder.get() or (FIGURES if "AVX-512" in cpu() else NARROW)
+
+
+@contextlib.contextmanager
+def figures_of(kind: Path) -> Iterator[None]:
+    """Let `save` and `load` mean the figures of one of `PAGES`."""
+    token = _folder.set(kind)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
 def save(name: str, content: Any) -> Path:
-    """Write JSON to ``benchmarks/figures/<name>.json``, one short row a line."""
-    FIGURES.mkdir(exist_ok=True)
-    path = FIGURES / f"{name}.json"
+    """Write JSON to ``<name>.json`` in `folder`, one short row a line."""
+    folder().mkdir(parents=True, exist_ok=True)
+    path = folder() / f"{name}.json"
     path.write_text(json.dumps(_rounded(content), indent=1) + "\n")
     return path
 
 
 def load(name: str) -> Any:
     """Return what was saved under a name, or None."""
-    path = FIGURES / f"{name}.json"
+    path = folder() / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""Everything that docs/benchmarks.md says, measured again and pasted between its markers.
+"""Everything that docs/benchmarks.md and docs/benchmarks-avx2.md say, measured again and pasted between their markers.
 
     python -m benchmarks.report                   # paste the tables from benchmarks/figures
     python -m benchmarks.report --all             # measure first: some 45 minutes of a quiet machine
@@ -15,10 +15,11 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from benchmarks.compare import LONGER
 from benchmarks.data import CASES
-from benchmarks.record import PAGE, paste
+from benchmarks.record import PAGES, figures_of, paste
 from benchmarks.tables import BLOCKS
 
 SLOW = ("full-5e5-8-128", "full-2e5-32-64", "full-1e5-128-64")  # scikit-learn: 10 s an iteration
@@ -63,11 +64,18 @@ STEPS = _commands()
 
 
 def write() -> None:
-    """Paste every table into the page."""
-    text = PAGE.read_text()
-    for name, block in BLOCKS.items():
-        text = paste(text, name, block())
-    PAGE.write_text(text)
+    """Paste every table into the pages that have a place for it."""
+    for kind, page in PAGES.items():
+        page.write_text(filled(kind, page.read_text()))
+
+
+def filled(kind: Path, text: str) -> str:
+    """Return a page with the tables of one kind of machine."""
+    with figures_of(kind):
+        for name, block in BLOCKS.items():
+            if f"<!-- {name}:" in text:
+                text = paste(text, name, block())
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:

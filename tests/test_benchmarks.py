@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import clock, compare, gate, growth, oracle, planted, record, schedule, tables, worker
+from benchmarks import clock, compare, gate, growth, oracle, planted, record, report, schedule, tables, worker
 from benchmarks.data import Case, build
 from benchmarks.peers import OURS, PEERS, Peer, Worker
-from benchmarks.report import STEPS
 
 TYPES = ("full", "tied", "diag", "spherical")
 
@@ -382,14 +381,31 @@ def test_paste_replaces_between_markers_only():
         record.paste(page, "c", "new")
 
 
-def test_the_page_has_a_place_for_every_table_and_says_what_the_figures_say():
-    text = record.PAGE.read_text()
-    for name, block in tables.BLOCKS.items():
-        assert record.paste(text, name, block()) == text, f"run python -m benchmarks.report: {name} is not up to date"
+def test_the_pages_have_a_place_for_every_table_and_say_what_the_figures_say():
+    places = set()
+    for kind, page in record.PAGES.items():
+        text = page.read_text()
+        places |= {name for name in tables.BLOCKS if f"<!-- {name}:" in text}
+        assert report.filled(kind, text) == text, f"run python -m benchmarks.report: {page.name} is not up to date"
+    assert places == set(tables.BLOCKS)
+
+
+def test_figures_belong_to_a_kind_of_machine(monkeypatch):
+    for name, kind in (
+        ("A, AVX-512, 2 cores", record.FIGURES),
+        ("B, AVX2, 2 cores", record.NARROW),
+        ("C", record.NARROW),
+    ):
+        monkeypatch.setattr(record, "cpu", lambda name=name: name)
+        assert record.folder() == kind
+        for other in record.PAGES:
+            with record.figures_of(other):
+                assert record.folder() == other
+        assert record.folder() == kind
 
 
 def test_every_step_names_a_benchmark():
-    for words in itertools.chain.from_iterable(STEPS.values()):
+    for words in itertools.chain.from_iterable(report.STEPS.values()):
         assert (record.HERE / f"{words.split()[0]}.py").exists()
 
 

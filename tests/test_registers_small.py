@@ -5,16 +5,7 @@ import pytest
 
 from fastgmm.kernels import layout, near_small, normalise, small
 from tests.test_kernels import TILE, dtypes, random_triangles, rng_for
-from tests.test_registers import AVX2, NEON, PLAIN, assert_same_bits
-
-others = pytest.mark.parametrize(
-    "registers",
-    [
-        pytest.param(PLAIN, id="plain"),
-        pytest.param(AVX2, id="avx2"),
-        pytest.param(NEON, id="neon", marks=pytest.mark.slow),
-    ],
-)
+from tests.test_registers import assert_same_bits, others
 
 
 @dtypes
