@@ -111,7 +111,7 @@ class Emitter:
         with contextlib.nullcontext(0) if step >= stop else self.loop(0, self.hidden(stop), step) as i:
             yield i
 
-    def hidden(self, value: int) -> Value:
+    def hidden(self, value: Any) -> Value:
         """A number that the compiler does not know: it then unrolls no loop that ends there."""
         return self.builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [self.index(value)], side_effect=False)
 
@@ -336,6 +336,8 @@ def _function(
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
+    if registers.size < VECTOR_BYTES:  # some are kept on the stack then: none across two lines of the cache
+        function.attributes.alignstack = registers.size
     builder = ir.IRBuilder(function.append_basic_block())
     emit(Emitter(builder, real, registers), *function.args)
     builder.ret_void()

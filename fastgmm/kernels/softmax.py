@@ -18,7 +18,7 @@ from llvmlite import ir
 from fastgmm.kernels import elementary
 from fastgmm.kernels.micro import V
 from fastgmm.kernels.registers import joined
-from fastgmm.kernels.simd import DOUBLE, I1, I64, Emitter, Value, micro_apart
+from fastgmm.kernels.simd import DOUBLE, I1, I64, VECTOR_BYTES, Emitter, Value, micro_apart
 from fastgmm.kernels.tile import add_total
 
 LN2 = math.log(2.0)
@@ -26,12 +26,13 @@ LOWEST = {8: -1e300, 4: -3e38}  # a log-density at or below counts as none, by e
 
 
 def together(e: Emitter) -> tuple[Emitter, range]:
-    """The emitter for rows whose long chains overlap, and where its vectors of them begin, from the first row on.
+    """The emitter for a panel of rows, whose long chains overlap, and where its vectors begin, from the first row on.
 
-    They are the V vectors of a panel or, where the CPU's registers are smaller, those of one vector: no more fit.
+    With AVX2 they are more than registers hold. That costs less than waiting for chains, or than looking twice or
+    three times as often whether a component has rows.
     """
     narrow = e.narrow
-    return narrow, range(0, e.lanes if narrow.lanes < e.lanes else V * e.lanes, narrow.lanes)
+    return narrow, range(0, V * e.lanes, narrow.lanes)
 
 
 def doubles(wide: Emitter, pointer: Value, index: Value) -> Value:
@@ -369,8 +370,10 @@ def usable_top(e: Emitter, top: Value) -> Value:
 
 
 def packed(e: Emitter, masks: list[Value]) -> Value:
-    """The lanes of V masks as the bits of one i64: their number and whether there are any then take one look."""
+    """The lanes of some masks as the bits of one i64: their number and whether there are any then take one look."""
     parts = [e.builder.zext(e.bits(mask), I64) for mask in masks]
+    if e.registers.size < VECTOR_BYTES:  # an instruction each; the compiler would join the masks first, in four
+        parts = [e.hidden(part) for part in parts]
     return functools.reduce(e.builder.or_, [e.builder.shl(part, e.index(i * e.lanes)) for i, part in enumerate(parts)])
 
 
