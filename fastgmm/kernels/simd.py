@@ -112,7 +112,7 @@ class Emitter:
             yield i
 
     def hidden(self, value: Any) -> Value:
-        """A number that the compiler does not know: it then unrolls no loop that ends there."""
+        """An i64 that the compiler does not see through: it unrolls no loop that ends there, joins it with no other."""
         return self.builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [self.index(value)], side_effect=False)
 
     def room(self, vectors: int) -> Value:
@@ -336,7 +336,7 @@ def _function(
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    if registers.size < VECTOR_BYTES:  # some are kept on the stack then: none across two lines of the cache
+    if registers.size < VECTOR_BYTES:  # what they cannot hold lies on the stack, and none of it across two cache lines
         function.attributes.alignstack = registers.size
     builder = ir.IRBuilder(function.append_basic_block())
     emit(Emitter(builder, real, registers), *function.args)

@@ -217,7 +217,7 @@ all_exponentials = make_exponentials(skips=False)  # faster where hardly a panel
 @micro_apart
 def live_components(e: Emitter, resp: Value, tops: Value, cut: Value, k: Value, stride: Value, found: Value) -> None:
     """found[0] (int64) = the number of components that have a row of the first panel: l - m >= cut[component]."""
-    places, e = range(0, V * e.lanes, e.narrow.lanes), e.narrow
+    e, places = together(e)
     largest = [usable_top(e, e.load(tops, place)) for place in places]
     alive = e.variable(e.index(0))
     with e.loop(0, k) as c:
